@@ -1,0 +1,28 @@
+# Everything comes from Debian packages; tools/install_dependencies names them.
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(RocksDB REQUIRED)
+find_package(Flatbuffers REQUIRED CONFIG NAMES Flatbuffers flatbuffers)
+find_package(CLI11 REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(tomlplusplus REQUIRED)
+find_package(utf8cpp REQUIRED)
+find_program(FLATC flatc REQUIRED)
+
+# These two ship a header and no CMake package.
+find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
+find_library(XXHASH_LIBRARY xxhash REQUIRED)
+add_library(tensorforge_xxhash INTERFACE)
+target_include_directories(tensorforge_xxhash SYSTEM INTERFACE $<BUILD_INTERFACE:${XXHASH_INCLUDE_DIR}>)
+target_link_libraries(tensorforge_xxhash INTERFACE ${XXHASH_LIBRARY})
+add_library(tensorforge::xxhash ALIAS tensorforge_xxhash)
+
+find_path(ASIO_INCLUDE_DIR asio.hpp REQUIRED)
+add_library(tensorforge_asio INTERFACE)
+target_include_directories(tensorforge_asio SYSTEM INTERFACE $<BUILD_INTERFACE:${ASIO_INCLUDE_DIR}>)
+target_compile_definitions(tensorforge_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED)
+target_link_libraries(tensorforge_asio INTERFACE Threads::Threads)
+add_library(tensorforge::asio ALIAS tensorforge_asio)

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <bit>
+#include <compare>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace tensorforge {
+
+/// A 128-bit number; arithmetic is modulo 2^128.
+struct Digest {
+  std::uint64_t high{}, low{};
+  friend auto operator<=>(const Digest&, const Digest&) = default;
+  Digest& operator+=(const Digest& other);
+  Digest& operator-=(const Digest& other);
+};
+/// 32 lower-case hexadecimal digits.
+std::string format_digest(const Digest&);
+
+/// The canonical bytes of one live entity, and their XXH3-128 (https://xxhash.com, seed 0).
+///
+/// The digest of a domain is the sum of its entities' hashes, so it is kept up at each change and does not depend on
+/// any order. A number is 8 bytes, little endian (a signed one in two's complement, a double by its bits, a bool as 0
+/// or 1); a text is its length as a number and its bytes; an absent optional is the number 0, a present one the number
+/// 1 and its value; a list is its length and its elements. The bytes of an entity begin with a text that names its
+/// kind. docs/journal_format.md gives the fields of each kind: digests are kept in the database, so this is for ever.
+///
+/// Threads: an instance belongs to one thread.
+class CanonicalBytes {
+ public:
+  explicit CanonicalBytes(std::string_view kind) { text(kind); }
+  CanonicalBytes& number(std::uint64_t value);
+  CanonicalBytes& real(double value) { return number(std::bit_cast<std::uint64_t>(value)); }
+  CanonicalBytes& text(std::string_view value);
+  Digest digest() const;
+
+ private:
+  std::string bytes_;
+};
+
+}  // namespace tensorforge

@@ -1,0 +1,76 @@
+#include "platform/names.h"
+
+#include <cstdint>
+
+#include <fmt/format.h>
+#include <utf8.h>
+
+namespace tensorforge::names {
+namespace {
+
+bool is_control(std::uint32_t code_point) { return code_point <= 0x1F || (code_point >= 0x7F && code_point <= 0x9F); }
+
+bool has_control(std::string_view utf8_text) {
+  for (auto at = utf8_text.begin(); at != utf8_text.end();) {
+    if (is_control(utf8::unchecked::next(at))) return true;
+  }
+  return false;
+}
+
+absl::Status invalid(std::string_view what, std::string_view value, std::string_view rule) {
+  return absl::InvalidArgumentError(fmt::format("{} {}: {}", what, quoted(value), rule));
+}
+
+absl::Status check_name(std::string_view what, std::string_view value, bool at_sign_allowed) {
+  if (value.empty()) return absl::InvalidArgumentError(fmt::format("{} is empty; the limit is 1 to 255 bytes", what));
+  if (value.size() > kMaxIdBytes) {
+    return invalid(what, value, fmt::format("has {} bytes; the limit is {}", value.size(), kMaxIdBytes));
+  }
+  if (!is_utf8(value)) return invalid(what, value, "is not valid UTF-8");
+  if (has_control(value)) return invalid(what, value, "has a control character");
+  if (!at_sign_allowed && value.find('@') != std::string_view::npos) return invalid(what, value, "has an '@'");
+  if (value.front() == ' ' || value.back() == ' ') return invalid(what, value, "has a space at an end");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status check_id(std::string_view what, std::string_view value) { return check_name(what, value, false); }
+
+absl::Status check_key(std::string_view what, std::string_view value) { return check_name(what, value, true); }
+
+absl::Status check_text(std::string_view what, std::string_view value, std::size_t max_bytes) {
+  if (value.size() > max_bytes) {
+    return invalid(what, value, fmt::format("has {} bytes; the limit is {}", value.size(), max_bytes));
+  }
+  if (!is_utf8(value)) return invalid(what, value, "is not valid UTF-8");
+  return absl::OkStatus();
+}
+
+bool is_utf8(std::string_view value) { return utf8::is_valid(value.begin(), value.end()); }
+
+std::string quoted(std::string_view value) {
+  std::string out = "\"";
+  const std::string_view shown = value.substr(0, kMaxIdBytes);
+  for (auto at = shown.begin(); at != shown.end();) {
+    const auto start = at;
+    try {
+      const std::uint32_t code_point = utf8::next(at, shown.end());
+      if (code_point == '"' || code_point == '\\') {
+        out += '\\';
+        out += static_cast<char>(code_point);
+      } else if (is_control(code_point)) {
+        out += fmt::format("\\u{:04x}", code_point);
+      } else {
+        out.append(start, at);
+      }
+    } catch (const utf8::exception&) {
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(*start));
+      at = start + 1;
+    }
+  }
+  if (shown.size() < value.size()) out += "…";
+  return out + '"';
+}
+
+}  // namespace tensorforge::names

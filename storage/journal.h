@@ -1,0 +1,109 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "platform/log_types.h"
+#include "platform/result.h"
+
+namespace tensorforge::storage {
+
+inline constexpr std::size_t kMaxRecordBytes = 65'535;
+inline constexpr std::size_t kMaxCommandBytes = std::size_t{16} << 20U;
+
+/// What a record refers to by SHA-256(salt ‖ bytes), kept beside it so that it can be erased.
+struct Note {
+  Sequence sequence{};
+  Salt salt{};
+  std::string bytes;
+};
+
+/// The records of some whole commands, in order, to be made durable by one atomic write.
+///
+/// Threads: belongs to one thread at a time.
+struct Group {
+  /// Where a command ends: `bytes` and `count` are totals from the start of the group.
+  struct CommandEnd {
+    std::size_t bytes{};
+    std::uint32_t count{};
+  };
+  Sequence first{};  ///< sequence of the first record; one after the last of the group before
+  std::uint32_t incarnation{};
+  std::string bytes;  ///< the records, each behind its length in 4 bytes, little endian
+  std::vector<CommandEnd> commands;
+  std::vector<Note> notes;
+  /// What goes into `meta` in the same batch, for the last sequence of the group; empty: nothing.
+  std::string noted_digest;
+
+  bool empty() const { return commands.empty(); }
+  std::uint32_t count() const { return commands.empty() ? 0 : commands.back().count; }
+  Sequence last() const { return first + count() - 1; }
+  /// Appends one command of 1 or more records.
+  void add(const std::vector<std::string>& records);
+};
+
+/// How far the log is durable, and the RFC 6962 root of the tree over its records up to there.
+struct TreeHead {
+  Sequence sequence{};
+  Hash root{};
+  std::uint32_t incarnation{};
+  bool operator==(const TreeHead&) const = default;
+};
+
+/// A piece of the log as it was read: records `first`, `first + 1`, ...
+struct Records {
+  Sequence first{};
+  std::vector<std::string> records;
+};
+
+/// The append-only, totally ordered log of events: the one source of truth.
+///
+/// Shape:   sequences run 1, 2, 3, ... without gaps; 0 means "before the first event".
+///          A record is opaque here, 1 to 65,535 bytes, in a chunk under a CRC-32C that every read checks.
+/// Threads: one appender; any number of readers beside it, each seeing a whole prefix.
+/// On disk: docs/journal_format.md.
+class Journal {
+ public:
+  /// All run on the journal's threads, in the order of the log, and never inside submit().
+  struct Callbacks {
+    /// The group that ends here was written and synced: the next one may be submitted. Unless `ack` is `wal`,
+    /// nothing may be answered yet.
+    std::function<void(Sequence last)> synced;
+    /// Everything up to here would survive a power cut and is anchored (`ack wal`: synced): answer it.
+    std::function<void(Sequence last)> durable;
+    /// The disk failed: final. Groups that were not reported durable may or may not be there at the next open, and
+    /// every later one fails. Runs once.
+    std::function<void(absl::Status)> failed;
+  };
+
+  virtual ~Journal() = default;
+
+  /// Once, before the first submit(), with the journal idle.
+  virtual void start(Callbacks) = 0;
+  /// Appends `group` as one atomic batch and returns at once. One group at a time: the next only after synced().
+  /// A group that breaks a rule of its shape (first sequence, empty or oversized record) is a bug, and asserted.
+  virtual void submit(Group group) = 0;
+
+  /// The end of what is durable.
+  virtual TreeHead durable_head() const = 0;
+  virtual LogId log_id() const = 0;
+
+  /// Records from `first` on, durable ones only: at least one if there is one, then as many as fit into both limits.
+  /// kDataLoss: what is stored does not verify; the message names the chunk and its sequences.
+  virtual Result<Records> read(Sequence first, std::size_t max_records, std::size_t max_bytes) const = 0;
+  /// nullopt: the record has none, or it was erased.
+  virtual Result<std::optional<Note>> note(Sequence) const = 0;
+
+  /// Free bytes where the log lies, as last looked at (before each group and on refresh_free_bytes()).
+  virtual std::uint64_t free_bytes() const = 0;
+  virtual void refresh_free_bytes() = 0;
+
+  /// Waits for what was submitted, anchors it and stops the threads. The status of that.
+  virtual absl::Status close() = 0;
+};
+
+}  // namespace tensorforge::storage
