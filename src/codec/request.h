@@ -132,6 +132,7 @@ struct FindRestorePoint {
 };
 struct RestorationChain {
   std::string checkpoint_id;
+  Page page;
   bool operator==(const RestorationChain&) const = default;
 };
 struct ValidateCheckpoint {
