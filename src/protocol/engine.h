@@ -1,0 +1,190 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "codec/reply.h"
+#include "codec/request.h"
+#include "platform/result.h"
+#include "protocol/frames.h"
+#include "service/log_reader.h"
+#include "service/service.h"
+#include "storage/journal.h"
+
+namespace tensorforge::protocol {
+
+using ConnectionId = std::uint64_t;
+using ReadId = std::uint64_t;
+
+/// Limits of connections. Configuration keys of the same names.
+struct Config {
+  std::size_t max_connections{1'024};
+  std::size_t max_requests_in_flight{1'024};  ///< of one connection; then it is not read from
+  std::size_t max_output_bytes{std::size_t{4}
+                               << 20U};  ///< answers of one connection not yet sent; then it is not read from
+  std::size_t max_gathered_bytes{std::size_t{32} << 20U};  ///< records waiting for the disk; then nobody is read from
+  std::size_t frames_per_turn{64};                         ///< of one connection, before the others have their turn
+  std::uint64_t hello_timeout_ms{10'000};
+  std::uint64_t half_frame_timeout_ms{30'000};   ///< a frame that began and does not end
+  std::uint64_t slow_reader_timeout_ms{30'000};  ///< answers wait and the peer takes none
+  std::uint64_t idle_timeout_ms{0};              ///< no request for so long; 0: never
+  std::uint64_t shutdown_timeout_ms{5'000};      ///< for peers to take their last answers
+};
+
+/// What is known of the service outside the engine, for `server status`.
+struct Identity {
+  LogId log_id{};
+  std::string version;         ///< "0.1.0"
+  std::string ack{"anchor"};   ///< or "wal"
+  std::uint64_t started_at{};  ///< ms since the Unix epoch
+};
+
+/// The work that the engine asks of its surroundings.
+struct Effects {
+  struct Send {
+    ConnectionId connection{};
+    std::string bytes;
+  };
+  struct Read {
+    ReadId id{};
+    std::variant<service::LogRead, query::VerifyLog> what;
+  };
+  std::vector<Send> sends;              ///< in order; each is reported by on_sent() when the socket took it
+  std::vector<ConnectionId> closes;     ///< after what was given to send; no on_disconnect() is needed for them
+  std::vector<ConnectionId> pauses;     ///< stop reading from these ...
+  std::vector<ConnectionId> resumes;    ///< ... and read from these again
+  std::optional<storage::Group> group;  ///< for Journal::submit()
+  std::vector<Read> reads;              ///< for another thread: service::run_read(), or a verification of the log
+  std::vector<std::string> warnings;    ///< for the service's log
+  bool more_work{};                     ///< call on_turn() soon, after other input had its chance
+  std::optional<int> exit_code;         ///< send what was given to send, then end the process with this
+};
+
+/// The whole service as a state machine: bytes, completions and ticks go in, bytes, groups and reads come out.
+///
+/// Every answer, of a read and of a refusal too, is held until the sequence that the state had when it was made is
+/// durable, so nobody is told what a power cut could take back (invariant 2). The answers of a connection leave in the
+/// order of its requests, but for reads of the log, which leave when they are ready.
+///
+/// How to drive it: call on_tick() with the clocks at least once a second and at the start of each turn of the event
+/// loop; feed whatever happened; then take_effects() and carry them out. One group is in flight at a time: after one
+/// was given out there is no other until on_synced().
+///
+/// Threads: one. No call blocks, reads a clock or does I/O, and the same calls give the same effects.
+class Engine {
+ public:
+  /// `state` is recovered, and durable up to its end: `head` is the tree head there.
+  Engine(Config config, service::Config service_config, Identity identity, service::State state,
+         const storage::TreeHead& head, service::RandomBytes random, service::Now now);
+  ~Engine();
+
+  /// A connection came in. It may be closed at once by the effects.
+  void on_connect(ConnectionId, std::string peer_address);
+  void on_bytes(ConnectionId, std::span<const std::byte> bytes);
+  /// The socket took `bytes` more bytes of what was given to send.
+  void on_sent(ConnectionId, std::size_t bytes);
+  /// The peer closed, or the socket failed. What it asked for goes on; its answers are dropped.
+  void on_disconnect(ConnectionId);
+  /// Goes on with requests that arrived already.
+  void on_turn();
+
+  /// The group in flight is synced: the next may follow.
+  void on_synced(Sequence last);
+  /// Everything up to `head` may be answered.
+  void on_durable(const storage::TreeHead& head);
+  /// Final: whatever is not durable is answered with kUnavailable, and so is all that follows; exit code 3.
+  void on_journal_failed(const absl::Status& why);
+  /// The answer of an Effects::Read, from service::run_read() or the verification.
+  void on_read_done(ReadId, Reply reply);
+  void on_free_bytes(std::uint64_t bytes) { service_.on_free_bytes(bytes); }
+  /// For `server status`: the log was checked in full up to here.
+  void on_verified(Sequence to) { verified_to_ = to; }
+
+  void on_tick(service::Now now);
+  /// Takes no more requests, answers those it took, makes everything durable, closes every connection: exit code 0.
+  void begin_shutdown();
+
+  Effects take_effects();
+
+  const service::State& state() const { return service_.state(); }
+  std::size_t connection_count() const { return connections_.size(); }
+
+ private:
+  /// The place of one answer in the order of its connection.
+  struct Slot {
+    std::uint64_t correlation_id{};
+    Sequence needs{};   ///< what must be durable before it leaves
+    std::string frame;  ///< empty while a read is under way
+  };
+  struct Connection;
+  /// A read of the log that somebody waits for.
+  struct PendingRead {
+    ConnectionId connection{};
+    std::uint64_t correlation_id{};
+    std::uint64_t slot{};  ///< number of the slot in order; 0: it has none and leaves when it is ready
+    Sequence needs{};      ///< cannot begin before this is durable
+    std::variant<service::LogRead, query::VerifyLog> what;
+  };
+  /// The state at the end of a group, until that is durable: what `server status` tells.
+  struct Boundary {
+    Sequence sequence{};
+    Digest digest;
+    result::Status status;
+  };
+
+  bool may_take_requests(const Connection&) const;
+  void work(Connection&);
+  void handle(Connection&, ClientMessage&&);
+  void on_hello(Connection&, const Hello&);
+  void on_request(Connection&, const Request&);
+  void on_command(Connection&, const Request&, const Command&);
+  void on_query(Connection&, const Request&, const Query&);
+  absl::Status check_hello(const Hello&) const;
+  Reply status_reply() const;
+  void read(Connection&, std::uint64_t correlation_id, bool in_order,
+            std::variant<service::LogRead, query::VerifyLog> what, Sequence needs);
+  void start_reads();
+  void answer(Connection&, std::uint64_t correlation_id, Reply reply);
+  void fail(Connection&, absl::Status why);
+  void release(Connection&);
+  void release_all();
+  void send(Connection&, std::string bytes);
+  void close(Connection&);
+  void update_reading(Connection&);
+  void check_timeouts();
+  void continue_shutdown();
+  Boundary boundary() const;
+
+  Config config_;
+  Identity identity_;
+  service::Service service_;
+  service::Now now_;
+  std::map<ConnectionId, std::unique_ptr<Connection>> connections_;
+  absl::flat_hash_map<SessionId, ConnectionId> sessions_;
+  std::deque<ConnectionId> turns_;  ///< with frames that wait for their turn
+  std::map<ReadId, PendingRead> reads_;
+  std::set<ReadId> waiting_reads_;  ///< of those, not yet begun
+  ReadId last_read_{};
+  bool group_in_flight_{};
+  storage::TreeHead durable_;
+  std::deque<Boundary> boundaries_;  ///< the first is durable
+  Sequence verified_to_{};
+  absl::Status journal_status_;
+  std::optional<std::uint64_t> shutdown_since_;  ///< boot clock
+  std::uint64_t next_timeout_check_{};
+  Effects effects_;
+};
+
+}  // namespace tensorforge::protocol

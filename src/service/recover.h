@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "codec/record.h"
+#include "service/state.h"
+#include "storage/journal.h"
+
+namespace tensorforge::service {
+
+/// Builds a State from the records of a log, in order, whole commands only.
+///
+/// Threads: one.
+class Replay {
+ public:
+  /// Stops at the end of the last command that ends at or before `until`.
+  explicit Replay(Sequence until = std::numeric_limits<Sequence>::max(), const SessionLimits& limits = {});
+
+  /// Takes the next record. kDataLoss: it is damaged, or not the one that comes next. kUnimplemented: a newer version
+  /// wrote it.
+  absl::Status add(std::span<const std::byte> record);
+  /// After the last record. kDataLoss: the log ends inside a command, before `until`.
+  absl::Status finish() const;
+
+  /// Further records would change nothing.
+  bool done() const { return done_; }
+  const State& state() const { return state_; }
+  State take() { return std::move(state_); }
+
+ private:
+  State state_;
+  std::vector<Record> command_;  ///< the records so far of the command that has not ended
+  Sequence until_;
+  bool done_{};
+};
+
+/// Told now and then how far a recovery is.
+using Progress = std::function<void(Sequence done, Sequence end)>;
+
+/// Replays the whole durable log. Errors as Replay's, and those of the journal.
+Result<State> recover(const storage::Journal&, const Progress& progress = {}, const SessionLimits& limits = {});
+
+/// Begins a new life of the log: applies IncarnationStarted to `state` and gives the group that records it. At the
+/// first start it is sequence 1. It has to be durable before anything is served.
+///
+/// `root` is that of the tree over the log so far. `incarnation` is random, not 0 and not the log's before.
+storage::Group start_incarnation(State& state, IncarnationCause cause, const Hash& root, std::uint32_t incarnation,
+                                 std::uint64_t wall_ms);
+
+}  // namespace tensorforge::service

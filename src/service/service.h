@@ -1,0 +1,116 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "codec/record.h"
+#include "codec/reply.h"
+#include "codec/request.h"
+#include "service/allocation_rate.h"
+#include "service/clock_guard.h"
+#include "service/config.h"
+#include "service/state.h"
+#include "storage/journal.h"
+
+namespace tensorforge::service {
+
+/// Fills its argument with random bytes.
+using RandomBytes = std::function<void(std::span<std::uint8_t>)>;
+
+/// Who asks for a command, and under which number.
+struct Caller {
+  std::string actor;
+  ActorSource actor_source{ActorSource::Asserted};
+  std::string peer_address;
+  SessionId session{};
+  Sequence opened_at{};  ///< as the session's Welcome said
+};
+
+/// The one writer: runs one command after another against the state and gathers their records into groups.
+///
+/// A command is decided, encoded, applied and gathered in one call, so the state runs ahead of the disk; what the
+/// caller is told may leave only when `reply.sequence` is durable. Nothing here waits, reads a clock or does I/O.
+///
+/// Threads: one.
+class Service {
+ public:
+  Service(Config config, State state, RandomBytes random, Now now);
+
+  /// What became of a command: either its reply, or where in the log its answer stands (a retry of what is in the log).
+  struct Outcome {
+    Reply reply;  ///< without a correlation id
+    std::optional<Sessions::Entry> in_log;
+  };
+  /// Runs the command of `request`, or finds that it was run before.
+  Outcome execute(const Caller&, const Request& request, const Command& command);
+
+  /// Answers what can be read from the state: every query but ReadLog, ReadHistory, VerifyLog and GetStatus.
+  Reply answer(const Query&) const;
+
+  /// kFailedPrecondition: commands of this session may be in the log, but nobody remembers their answers.
+  absl::Status check_session(const SessionId&, Sequence opened_at) const;
+
+  void on_tick(Now now);
+  void on_free_bytes(std::uint64_t bytes) { free_bytes_ = bytes; }
+  /// Notes the digests with what is gathered last. For a clean stop.
+  void note_digest_at_end();
+
+  /// Bytes of records that wait for a group to be taken.
+  std::size_t gathered_bytes() const;
+  /// The next group to be made durable; nullopt: nothing is gathered.
+  std::optional<storage::Group> take_group();
+  /// What an operator should read in the log of the service, once.
+  std::vector<std::string> take_warnings();
+
+  const State& state() const { return state_; }
+  const Config& config() const { return config_; }
+  std::uint64_t refused() const { return refused_; }
+  /// Why changes are refused now; empty: they are not.
+  std::string changes_refused_because() const;
+
+ private:
+  struct Decided {
+    Event event;
+    std::uint32_t batch_index{};
+  };
+  struct Stamp {
+    std::uint64_t time{}, wall_time{};
+  };
+  Reply run(const Caller&, const Request&, const Command&);
+  Reply run_single(const Caller&, const Request&, const SingleCommand&);
+  Reply run_batch(const Caller&, const Request&, const Batch&);
+  Result<std::vector<Event>> decide(const SingleCommand&, const std::optional<Sequence>& if_sequence) const;
+  absl::Status check_gates(const Command&) const;
+  Result<std::vector<Record>> make_records(const Caller&, const Request&, std::vector<Decided> events,
+                                           std::uint32_t batch_size) const;
+  absl::Status gather(std::vector<Record>& records, const Request&, const Caller&);
+  void remember(const SessionId&, std::uint64_t number, const Reply&);
+  void watch_pool(const Event&);
+  Reply reply_with(absl::Status) const;
+
+  Config config_;
+  State state_;
+  RandomBytes random_;
+  Now now_;
+  ClockGuard clock_;
+  std::uint64_t free_bytes_;
+  std::deque<storage::Group> groups_;
+  bool last_group_sealed_{};  ///< ends at a noted digest: the next command begins another
+  std::uint64_t refused_{};
+  absl::flat_hash_map<std::string, AllocationRate> allocation_rates_;
+
+  /// Answers without events, for retries; those forgotten are decided anew, which is right: they changed nothing.
+  using Number = std::pair<SessionId, std::uint64_t>;
+  absl::flat_hash_map<Number, Reply> remembered_;
+  std::deque<Number> remembered_order_;
+};
+
+}  // namespace tensorforge::service

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "checkpoint/state_machine.h"
+#include "codec/record.h"
+#include "gpu_memory/state_machine.h"
+#include "platform/digest.h"
+#include "platform/result.h"
+#include "registry/state_machine.h"
+#include "service/sessions.h"
+
+namespace tensorforge::service {
+
+/// A stretch of the log's life: it begins at first_sequence and ends where the next one begins.
+struct Incarnation {
+  std::uint32_t id{};
+  Sequence first_sequence{};
+};
+
+/// Everything that is folded from the log.
+///
+/// Threads: one writer, or one replay.
+struct State {
+  registry::State registry;
+  gpu_memory::State gpu_memory;
+  checkpoint::State checkpoint;
+  Sessions sessions;
+
+  Sequence sequence{};                    ///< of the last record
+  std::uint64_t time{};                   ///< of the last record, ms since the Unix epoch
+  std::vector<Incarnation> incarnations;  ///< in order; the last is the current one
+  absl::flat_hash_map<std::string, Sequence> last_of_stream;
+
+  std::uint32_t incarnation() const { return incarnations.empty() ? 0 : incarnations.back().id; }
+  /// Sequence of the last event of `stream`; 0: it does not exist.
+  Sequence last_of(std::string_view stream) const;
+  /// Whether an answer given at `sequence` of `incarnation` is part of this log.
+  bool remembers(Sequence sequence, std::uint32_t incarnation) const;
+  /// Sum of the digests of the three domains.
+  Digest digest() const;
+};
+
+/// Applies the event to the domain that it belongs to, and nothing else.
+void apply_event(State&, const Event&);
+/// Takes up what else a record says: its place and time in the log, its streams, its session, its incarnation.
+/// kDataLoss: not the record that comes next.
+absl::Status apply_log_facts(State&, const Record&);
+/// Both: what replay does with each record.
+absl::Status apply_record(State&, const Record&);
+
+/// What goes into Group::noted_digest: the sequence and the digests of registry, gpu_memory and checkpoint there, each
+/// number 8 bytes, little endian (sequence, then low and high half of each digest): 56 bytes.
+std::string encode_noted_digest(const State&);
+struct NotedDigest {
+  Sequence sequence{};
+  Digest registry, gpu_memory, checkpoint;
+  bool operator==(const NotedDigest&) const = default;
+};
+NotedDigest noted_digest(const State&);
+/// kDataLoss: not 56 bytes.
+Result<NotedDigest> decode_noted_digest(std::string_view bytes);
+
+/// The first command end at or after a multiple of this notes the digests.
+inline constexpr Sequence kNotedDigestInterval = 65'536;
+
+}  // namespace tensorforge::service
