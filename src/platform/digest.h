@@ -31,7 +31,8 @@ class CanonicalBytes {
  public:
   explicit CanonicalBytes(std::string_view kind) { text(kind); }
   CanonicalBytes& number(std::uint64_t value);
-  CanonicalBytes& real(double value) { return number(std::bit_cast<std::uint64_t>(value)); }
+  /// -0 counts as 0, as it is equal to 0 and not every encoding keeps its sign.
+  CanonicalBytes& real(double value) { return number(std::bit_cast<std::uint64_t>(value == 0 ? 0.0 : value)); }
   CanonicalBytes& text(std::string_view value);
   Digest digest() const;
 
