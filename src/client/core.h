@@ -107,14 +107,16 @@ class Core {
   using PendingMap = std::map<std::uint64_t, Pending>;  // by correlation id, which is the order of submit()
 
   void add(Request request, Callback callback, std::uint64_t now);
-  bool send(Pending& pending);
-  void pump(std::uint64_t now);
+  void send(PendingMap::iterator position);
+  void pump();
   void on_frame(std::span<const std::byte> frame, std::uint64_t now);
-  void on_welcome(Welcome welcome, std::uint64_t now);
+  void on_welcome(Welcome welcome);
   void on_reply(Reply reply, std::uint64_t now);
   void on_hello_refused(const absl::Status& status, std::uint64_t now);
   void lose_connection(const absl::Status& why, std::uint64_t now);
-  void finish(PendingMap::iterator pending, absl::Status status, Reply reply);
+  void saw(std::uint32_t incarnation, Sequence sequence);
+  void finish(PendingMap::iterator position, absl::Status status, Reply reply);
+  void close_number(std::uint64_t number);
   void end_session(const absl::Status& why);
   void expire(std::uint64_t now);
   std::uint64_t backoff();
