@@ -2,7 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +20,8 @@
 namespace tensorforge::gpu_memory {
 
 inline constexpr std::string_view kBlockIdPrefix = "b";
+
+class Pool;  // pool.h
 
 // Commands order.
 struct CreatePool {
@@ -141,10 +146,15 @@ struct Context {
 
 /// All pools and their blocks.
 ///
-/// Threads: none; the facade locks, the service has one writer.
+/// Threads: none; the facade locks, the service has one writer. Pointers are valid until the next apply() or undo().
 /// Cost: allocate, free, evict one and the statistics are O(log blocks of the pool); best fit is exact.
 class State {
  public:
+  State();
+  State(State&&) noexcept;
+  State& operator=(State&&) noexcept;
+  ~State();
+
   bool has_pool(std::string_view device_id) const;
   const GpuDevice* device(std::string_view device_id) const;  ///< nullptr: unknown
   std::vector<const GpuDevice*> pools(const std::optional<std::string>& after, std::size_t limit) const;  ///< by id
@@ -160,11 +170,42 @@ class State {
   std::size_t live_block_count() const;
   /// Sum of the hashes of all pools and live blocks; O(1).
   Digest digest() const;
+
+  /// What the next block is called; counts over all pools, so that no id is ever given out twice.
+  std::uint64_t next_block_number() const;
+  /// For decide(); nullptr: unknown.
+  const Pool* pool(std::string_view device_id) const;
+
+ private:
+  friend class Mutation;  // apply() and undo()
+
+  std::map<std::string, std::unique_ptr<Pool>, std::less<>> pools_;
+  std::uint64_t next_block_number_{1};
+  std::size_t live_block_count_{};
+  Digest digest_;
 };
 
-struct Undo;
+/// The former values of what some events touched, so that undo() can put them back.
+struct Undo {
+  struct Former {
+    std::string device_id;
+    EntityId block;
+    std::optional<MemoryBlock> value;  ///< nullopt: there was no such block
+  };
+  std::vector<Former> blocks;              ///< in the order of the changes
+  std::vector<std::string> created_pools;  ///< their blocks are among `blocks`
+  std::optional<std::uint64_t> next_block_number;
+};
+
+/// What `command` would do: its events, none for a no-op. Changes nothing.
+///
+/// Errors as the contract says; beside them
+/// kResourceExhausted  an allocation would have to evict more than context.max_evictions blocks.
+/// An allocation refused as larger than the pool, out of memory or fragmented is no error but an AllocationRefused.
 Result<Events> decide(const State&, const Command&, const Context&);
+/// Never refuses: what it is told has happened.
 void apply(State&, const Event&, Undo* undo = nullptr);
+/// Puts everything back as it was before the first apply() with this `undo`.
 void undo(State&, Undo&&);
 
 /// The error text of a refused allocation, from its event: the same at the first answer and at every retry.

@@ -1,0 +1,50 @@
+#include "gpu_memory/defragment.h"
+
+namespace tensorforge::gpu_memory {
+namespace {
+
+/// Finds, for blocks in offset order, the lowest aligned place that overlaps no Pinned block.
+class Compactor {
+ public:
+  explicit Compactor(const Pool& pool) : pinned_(pool.live().begin()), end_(pool.live().end()) {}
+
+  std::size_t place(const Block& block) {
+    std::size_t to = align_up(cursor_, block.alignment);
+    for (; pinned_ != end_; ++pinned_) {
+      const Block& obstacle = *pinned_->second;
+      if (obstacle.status != BlockStatus::Pinned || obstacle.extent().end() <= to) continue;
+      if (to + block.size <= obstacle.offset) break;
+      to = align_up(obstacle.extent().end(), block.alignment);
+    }
+    cursor_ = to + block.size;
+    return to;
+  }
+
+ private:
+  std::size_t cursor_{};  ///< end of the block placed last
+  // The first Pinned block that can still be in the way: places only rise, so what ends below one is never looked at
+  // again.
+  Pool::ByOffset::const_iterator pinned_, end_;
+};
+
+}  // namespace
+
+// Why nothing is overwritten. Let blocks b1, b2, ... be the Allocated and Cached ones by offset, from(i) and to(i)
+// their places before and after. to(i) <= from(i): where b(i) lies is aligned, overlaps no Pinned block, and is behind
+// to(i-1) + size(i-1) <= from(i-1) + size(i-1), so the lowest such place is no higher. When b(i) is copied, b1 ...
+// b(i-1) lie at their new places, all of which end at or below to(i); b(i+1) and later ones lie at or above from(i) +
+// size(i) >= to(i) + size(i); and no Pinned block overlaps [to(i), to(i) + size(i)). So only b(i)'s own bytes can be
+// under the copy. The first i moves leave b1 ... b(i) where a new plan would put them: the rest is the same.
+std::vector<BlockMove> plan_moves(const Pool& pool, std::size_t limit) {
+  std::vector<BlockMove> moves;
+  Compactor compactor(pool);
+  for (const auto& [offset, block] : pool.live()) {
+    if (moves.size() >= limit) break;
+    if (block->status == BlockStatus::Pinned) continue;
+    const std::size_t to = compactor.place(*block);
+    if (to != offset) moves.push_back({block.get(), to});
+  }
+  return moves;
+}
+
+}  // namespace tensorforge::gpu_memory

@@ -1,0 +1,269 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+namespace tensorforge::gpu_memory {
+
+/// An ordered set of small keys that finds the first key which satisfies a condition, in O(log n).
+///
+/// It is a B+ tree whose inner nodes keep a summary of the keys below each child, so that a search passes by every
+/// subtree in which nothing can satisfy the condition. `Traits` says what that means:
+///   Key                  trivially copyable, ordered by <
+///   Summary              trivially copyable
+///   of(key) -> Summary
+///   join(a, b) -> Summary: commutative, associative, join(a, a) = a
+/// A condition is a predicate over summaries that holds for join(a, b) exactly when it holds for a or for b: "has this
+/// bit set" where join is bitwise or, "is at most x" where join is the minimum.
+///
+/// Nodes are merged with a neighbour when both together are half full or less, not kept at a strict minimum: the usual
+/// bound on the height holds for sums of neighbours, and a set that shrinks and grows at one place does not thrash.
+///
+/// Threads: none.
+template <class Traits>
+class SummaryTree {
+ public:
+  using Key = typename Traits::Key;
+  using Summary = typename Traits::Summary;
+
+  SummaryTree() = default;
+  SummaryTree(SummaryTree&& other) noexcept
+      : root_(std::exchange(other.root_, Child{})),
+        height_(std::exchange(other.height_, 0U)),
+        size_(std::exchange(other.size_, 0U)) {}
+  SummaryTree& operator=(SummaryTree&& other) noexcept {
+    std::swap(root_, other.root_);
+    std::swap(height_, other.height_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~SummaryTree() {
+    if (root_.node != nullptr) destroy(root_, height_);
+  }
+
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+
+  /// `key` must not be in the set.
+  void insert(const Key& key) {
+    if (root_.node == nullptr) root_ = {key, Traits::of(key), new Leaf};
+    Child right;
+    if (insert_below(root_, height_, key, right)) {
+      auto* const grown = new Inner;
+      grown->items[0] = root_;
+      grown->items[1] = right;
+      grown->count = 2;
+      root_ = {root_.low, join_all(*grown), grown};
+      ++height_;
+    }
+    ++size_;
+  }
+
+  /// Whether `key` was there.
+  bool erase(const Key& key) {
+    if (root_.node == nullptr || !erase_below(root_, height_, key)) return false;
+    --size_;
+    while (height_ > 0 && inner(root_).count == 1) {
+      const Child only = inner(root_).items[0];
+      delete &inner(root_);
+      root_ = only;
+      --height_;
+    }
+    if (size_ == 0) {
+      destroy(root_, height_);
+      root_ = {};
+      height_ = 0;
+    }
+    return true;
+  }
+
+  /// The lowest key >= `from` for which `condition(of(key))` holds.
+  template <class Condition>
+  std::optional<Key> first(const Key& from, const Condition& condition) const {
+    if (root_.node == nullptr) return std::nullopt;
+    return first_below(root_, height_, &from, condition);
+  }
+  /// The lowest key >= `from`.
+  std::optional<Key> first(const Key& from) const {
+    return first(from, [](const Summary&) { return true; });
+  }
+  /// The highest key.
+  std::optional<Key> last() const {
+    if (root_.node == nullptr) return std::nullopt;
+    Child child = root_;
+    for (unsigned height = height_; height > 0; --height) child = inner(child).items[inner(child).count - 1];
+    return leaf(child).items[leaf(child).count - 1];
+  }
+
+ private:
+  static constexpr std::size_t kCapacity = 32;
+
+  struct Child {
+    Key low{};  ///< no key below is lower, and none of the child before is as high
+    Summary summary{};
+    void* node{};
+  };
+  template <class Item>
+  struct Node {
+    std::size_t count{};
+    std::array<Item, kCapacity> items{};
+  };
+  using Leaf = Node<Key>;
+  using Inner = Node<Child>;
+
+  static Leaf& leaf(const Child& child) { return *static_cast<Leaf*>(child.node); }
+  static Inner& inner(const Child& child) { return *static_cast<Inner*>(child.node); }
+
+  static Summary summary_of(const Key& key) { return Traits::of(key); }
+  static Summary summary_of(const Child& child) { return child.summary; }
+  template <class Item>
+  static Summary join_all(const Node<Item>& node) {
+    Summary all = summary_of(node.items[0]);
+    for (std::size_t i = 1; i < node.count; ++i) all = Traits::join(all, summary_of(node.items[i]));
+    return all;
+  }
+  static const Key& low_of(const Key& key) { return key; }
+  static const Key& low_of(const Child& child) { return child.low; }
+
+  static std::size_t lower_bound(const Leaf& node, const Key& key) {
+    const auto begin = node.items.begin();
+    return static_cast<std::size_t>(std::lower_bound(begin, begin + node.count, key) - begin);
+  }
+  /// The child in which `key` is, or would be.
+  static std::size_t child_for(const Inner& node, const Key& key) {
+    std::size_t i = 1;
+    while (i < node.count && !(key < node.items[i].low)) ++i;
+    return i - 1;
+  }
+
+  template <class Item>
+  static void insert_at(Node<Item>& node, std::size_t at, const Item& item) {
+    std::copy_backward(node.items.begin() + at, node.items.begin() + node.count, node.items.begin() + node.count + 1);
+    node.items[at] = item;
+    ++node.count;
+  }
+  template <class Item>
+  static void erase_at(Node<Item>& node, std::size_t at) {
+    std::copy(node.items.begin() + at + 1, node.items.begin() + node.count, node.items.begin() + at);
+    --node.count;
+  }
+
+  /// Puts `item` at `at` into the full or not full `node` of `parent`; true: it was split, and `right` is the new half.
+  template <class Item>
+  static bool place(Child& parent, Node<Item>& node, std::size_t at, const Item& item, Child& right) {
+    if (node.count < kCapacity) {
+      insert_at(node, at, item);
+      parent.summary = node.count == 1 ? summary_of(item) : Traits::join(parent.summary, summary_of(item));
+      return false;
+    }
+    auto* const half = new Node<Item>;
+    // A full last node that grows at its end is being filled in order: leave it nearly full.
+    const std::size_t kept = at == kCapacity ? kCapacity - kCapacity / 8 : kCapacity / 2;
+    std::copy(node.items.begin() + kept, node.items.end(), half->items.begin());
+    half->count = kCapacity - kept;
+    node.count = kept;
+    if (at <= kept) {
+      insert_at(node, at, item);
+    } else {
+      insert_at(*half, at - kept, item);
+    }
+    parent.summary = join_all(node);
+    right = {low_of(half->items[0]), join_all(*half), half};
+    return true;
+  }
+
+  static bool insert_below(Child& parent, unsigned height, const Key& key, Child& right) {
+    if (key < parent.low) parent.low = key;
+    if (height == 0) return place(parent, leaf(parent), lower_bound(leaf(parent), key), key, right);
+    Inner& node = inner(parent);
+    const std::size_t i = child_for(node, key);
+    Child split;
+    if (insert_below(node.items[i], height - 1, key, split) && place(parent, node, i + 1, split, right)) return true;
+    parent.summary = Traits::join(parent.summary, Traits::of(key));
+    return false;
+  }
+
+  static bool erase_below(Child& parent, unsigned height, const Key& key) {
+    if (height == 0) {
+      Leaf& node = leaf(parent);
+      const std::size_t at = lower_bound(node, key);
+      if (at == node.count || key < node.items[at]) return false;
+      erase_at(node, at);
+      if (node.count > 0) parent.summary = join_all(node);
+      return true;
+    }
+    Inner& node = inner(parent);
+    const std::size_t i = child_for(node, key);
+    if (!erase_below(node.items[i], height - 1, key)) return false;
+    if (height == 1) {
+      shrink<Leaf>(node, i);
+    } else {
+      shrink<Inner>(node, i);
+    }
+    if (node.count > 0) parent.summary = join_all(node);
+    return true;
+  }
+  /// After child `i` of `node` lost something: drops it when empty, or merges it with a neighbour when both are small.
+  template <class Kind>
+  static void shrink(Inner& node, std::size_t i) {
+    const auto count = [&](std::size_t child) { return static_cast<Kind*>(node.items[child].node)->count; };
+    if (count(i) == 0) {
+      delete static_cast<Kind*>(node.items[i].node);
+      erase_at(node, i);
+    } else if (i + 1 < node.count && count(i) + count(i + 1) <= kCapacity / 2) {
+      merge<Kind>(node, i);
+    } else if (i > 0 && count(i - 1) + count(i) <= kCapacity / 2) {
+      merge<Kind>(node, i - 1);
+    }
+  }
+  template <class Kind>
+  static void merge(Inner& node, std::size_t i) {
+    auto* const left = static_cast<Kind*>(node.items[i].node);
+    auto* const right = static_cast<Kind*>(node.items[i + 1].node);
+    std::copy(right->items.begin(), right->items.begin() + right->count, left->items.begin() + left->count);
+    left->count += right->count;
+    node.items[i].summary = Traits::join(node.items[i].summary, node.items[i + 1].summary);
+    delete right;
+    erase_at(node, i + 1);
+  }
+
+  /// `from` is null where every key below is known to be in range.
+  template <class Condition>
+  static std::optional<Key> first_below(const Child& parent, unsigned height, const Key* from,
+                                        const Condition& condition) {
+    if (height == 0) {
+      const Leaf& node = leaf(parent);
+      for (std::size_t i = from == nullptr ? 0 : lower_bound(node, *from); i < node.count; ++i) {
+        if (condition(Traits::of(node.items[i]))) return node.items[i];
+      }
+      return std::nullopt;
+    }
+    const Inner& node = inner(parent);
+    for (std::size_t i = from == nullptr ? 0 : child_for(node, *from); i < node.count; ++i, from = nullptr) {
+      if (!condition(node.items[i].summary)) continue;
+      // Only the first child can disappoint: the key that its summary speaks of may lie before `from`.
+      if (const auto found = first_below(node.items[i], height - 1, from, condition)) return found;
+    }
+    return std::nullopt;
+  }
+
+  static void destroy(const Child& child, unsigned height) {
+    if (height == 0) {
+      delete &leaf(child);
+      return;
+    }
+    for (std::size_t i = 0; i < inner(child).count; ++i) destroy(inner(child).items[i], height - 1);
+    delete &inner(child);
+  }
+
+  Child root_{};
+  unsigned height_{};
+  std::size_t size_{};
+};
+
+}  // namespace tensorforge::gpu_memory
