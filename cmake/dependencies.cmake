@@ -12,7 +12,14 @@ find_package(tomlplusplus REQUIRED)
 find_package(utf8cpp REQUIRED)
 find_program(FLATC flatc REQUIRED)
 
-# These two ship a header and no CMake package.
+# These ship a header and no CMake package.
+find_path(ISAL_INCLUDE_DIR isa-l/crc.h REQUIRED)
+find_library(ISAL_LIBRARY isal REQUIRED)
+add_library(tensorforge_isal INTERFACE)
+target_include_directories(tensorforge_isal SYSTEM INTERFACE $<BUILD_INTERFACE:${ISAL_INCLUDE_DIR}>)
+target_link_libraries(tensorforge_isal INTERFACE ${ISAL_LIBRARY})
+add_library(tensorforge::isal ALIAS tensorforge_isal)
+
 find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
 find_library(XXHASH_LIBRARY xxhash REQUIRED)
 add_library(tensorforge_xxhash INTERFACE)

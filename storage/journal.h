@@ -60,13 +60,44 @@ struct Records {
   std::vector<std::string> records;
 };
 
-/// The append-only, totally ordered log of events: the one source of truth.
+/// What a reading of the whole log found.
+struct LogVerified {
+  TreeHead end;  ///< `end.incarnation` is the anchor's
+  std::uint64_t chunks{};
+  std::uint64_t bytes{};  ///< of the records
+  std::uint64_t notes{};
+};
+
+/// The append-only, totally ordered log of events, to be read: the one source of truth.
 ///
 /// Shape:   sequences run 1, 2, 3, ... without gaps; 0 means "before the first event".
 ///          A record is opaque here, 1 to 65,535 bytes, in a chunk under a CRC-32C that every read checks.
-/// Threads: one appender; any number of readers beside it, each seeing a whole prefix.
+/// Threads: any number of readers beside the one appender, each seeing a whole prefix.
 /// On disk: docs/journal_format.md.
-class Journal {
+class Log {
+ public:
+  virtual ~Log() = default;
+
+  /// The end of what is durable.
+  virtual TreeHead durable_head() const = 0;
+  virtual LogId log_id() const = 0;
+
+  /// Records from `first` on, durable ones only: at least one if there is one, then as many as fit into both limits.
+  /// kDataLoss: what is stored does not verify; the message names the chunk and its sequences.
+  virtual Result<Records> read(Sequence first, std::size_t max_records, std::size_t max_bytes) const = 0;
+  /// nullopt: the record has none, or it was erased.
+  virtual Result<std::optional<Note>> note(Sequence) const = 0;
+  /// What Group::noted_digest said at this sequence; nullopt: nothing was noted there.
+  virtual Result<std::optional<std::string>> noted_digest(Sequence) const = 0;
+  /// Reads all that is durable in full: chunks, checksums, the tree from its first leaf, notes. Takes as long as that.
+  /// kDataLoss: as read().
+  virtual Result<LogVerified> verify() const = 0;
+};
+
+/// The log, to be appended to.
+///
+/// Threads: one appender.
+class Journal : public Log {
  public:
   /// All run on the journal's threads, in the order of the log, and never inside submit().
   struct Callbacks {
@@ -80,23 +111,11 @@ class Journal {
     std::function<void(absl::Status)> failed;
   };
 
-  virtual ~Journal() = default;
-
   /// Once, before the first submit(), with the journal idle.
   virtual void start(Callbacks) = 0;
   /// Appends `group` as one atomic batch and returns at once. One group at a time: the next only after synced().
   /// A group that breaks a rule of its shape (first sequence, empty or oversized record) is a bug, and asserted.
   virtual void submit(Group group) = 0;
-
-  /// The end of what is durable.
-  virtual TreeHead durable_head() const = 0;
-  virtual LogId log_id() const = 0;
-
-  /// Records from `first` on, durable ones only: at least one if there is one, then as many as fit into both limits.
-  /// kDataLoss: what is stored does not verify; the message names the chunk and its sequences.
-  virtual Result<Records> read(Sequence first, std::size_t max_records, std::size_t max_bytes) const = 0;
-  /// nullopt: the record has none, or it was erased.
-  virtual Result<std::optional<Note>> note(Sequence) const = 0;
 
   /// Free bytes where the log lies, as last looked at (before each group and on refresh_free_bytes()).
   virtual std::uint64_t free_bytes() const = 0;

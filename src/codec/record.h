@@ -22,7 +22,6 @@ std::optional<SessionId> parse_session(std::string_view text);
 std::string format_hash(const Hash&);  ///< 64 lower-case hexadecimal digits
 
 // Events of the log itself, beside those of the domains.
-enum class IncarnationCause { FirstStart, Restore, AcceptLoss };
 std::string_view to_string(IncarnationCause);
 std::optional<IncarnationCause> parse_incarnation_cause(std::string_view name);
 struct IncarnationStarted {

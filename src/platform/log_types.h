@@ -11,4 +11,7 @@ using LogId = std::array<std::uint8_t, 16>;      ///< random, made once
 using SessionId = std::array<std::uint8_t, 16>;  ///< random, made by the client
 using Salt = std::array<std::uint8_t, 16>;       ///< random, of one note
 
+/// Why a life of the log began.
+enum class IncarnationCause { FirstStart, Restore, AcceptLoss };
+
 }  // namespace tensorforge

@@ -24,7 +24,7 @@ inline constexpr std::size_t kHistoryScanRecords = 250'000;
 /// Runs one read. The reply lacks its correlation id.
 ///
 /// Threads: any; what it reads is durable and does not change.
-Reply run_read(const storage::Journal&, const LogRead&, std::size_t max_reply_bytes,
+Reply run_read(const storage::Log&, const LogRead&, std::size_t max_reply_bytes,
                std::size_t history_scan_records = kHistoryScanRecords);
 
 /// Whether `record` belongs to `stream` ("model/resnet", "session/<32 hex>", "principal/alice", "server").

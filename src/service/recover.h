@@ -43,7 +43,7 @@ class Replay {
 using Progress = std::function<void(Sequence done, Sequence end)>;
 
 /// Replays the whole durable log. Errors as Replay's, and those of the journal.
-Result<State> recover(const storage::Journal&, const Progress& progress = {}, const SessionLimits& limits = {});
+Result<State> recover(const storage::Log&, const Progress& progress = {}, const SessionLimits& limits = {});
 
 /// Begins a new life of the log: applies IncarnationStarted to `state` and gives the group that records it. At the
 /// first start it is sequence 1. It has to be durable before anything is served.

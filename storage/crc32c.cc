@@ -1,0 +1,23 @@
+#include "storage/crc32c.h"
+
+#include <algorithm>
+#include <cstddef>
+
+#include <isa-l/crc.h>
+
+namespace tensorforge::storage {
+
+std::uint32_t crc32c(std::string_view bytes, std::uint32_t before) {
+  constexpr std::size_t kMaxStep = std::size_t{1} << 30U;  // the library's lengths are ints
+  std::uint32_t crc = ~before;
+  while (!bytes.empty()) {
+    const std::size_t step = std::min(bytes.size(), kMaxStep);
+    // The library takes a pointer to mutable bytes and only reads them.
+    auto* const data = reinterpret_cast<unsigned char*>(const_cast<char*>(bytes.data()));
+    crc = crc32_iscsi(data, static_cast<int>(step), crc);
+    bytes.remove_prefix(step);
+  }
+  return ~crc;
+}
+
+}  // namespace tensorforge::storage

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "platform/log_types.h"
+#include "platform/result.h"
+#include "storage/journal.h"
+
+namespace rocksdb {
+class FileSystem;
+}
+
+namespace tensorforge::storage {
+
+/// When a change is answered.
+enum class Ack {
+  kAnchor,  ///< synced and anchored: a later opening proves that it is still there
+  kWal,     ///< synced: damage to the last groups may then pass for a torn tail
+};
+
+struct OpenOptions {
+  std::string data_dir;
+  Ack ack{Ack::kAnchor};
+  bool accept_loss{};
+  /// Everything durable goes through it; nullptr: the machine's. (The checking child has the machine's in any case.)
+  std::shared_ptr<rocksdb::FileSystem> file_system;
+};
+
+/// A data directory, opened to be served.
+struct OpenedDirectory {
+  std::unique_ptr<Journal> journal;  ///< holds the directory's lock until it is closed; not started
+  /// Set until a group is durable: the first record to append is the IncarnationStarted of this life.
+  struct Incarnation {
+    IncarnationCause cause{};
+    std::uint32_t incarnation{};
+  };
+  std::optional<Incarnation> to_start;
+  Sequence anchored_before{};  ///< the anchor as it was found; what lies beyond it was kept
+};
+
+/// Opens `data_dir` to be served: design, section "Opening a data directory"; docs/journal_format.md has the steps.
+/// Creates the directory if it is missing or empty. Nothing on disk changes before the log is verified.
+///
+/// kFailedPrecondition  not a directory of ours, or written by a newer version: untouched
+/// kDataLoss            the log does not verify: says what is missing and what to do; untouched
+/// kUnavailable         the disk failed
+/// kAborted             another process holds the directory: untouched
+Result<OpenedDirectory> open_data_directory(const OpenOptions&);
+
+/// What tensorforged exits with for an error of open_data_directory(): 1, 2, 3 and 4 in the order above.
+int exit_code(const absl::Status&);
+
+/// The log of a stopped service, to be read: nothing is written, and the directory is held until it is destroyed.
+/// The anchor is checked at once, each chunk when it is read; verify() reads all.
+///
+/// kNotFound            there is no log
+/// otherwise            as open_data_directory()
+Result<std::unique_ptr<Log>> open_read_only(const std::string& data_dir);
+
+/// Everything that opening checks, in full, on a stopped directory and in a child process: a damaged file may end it.
+/// Writes nothing. Errors as open_read_only().
+Result<LogVerified> verify_data_directory(const std::string& data_dir);
+
+/// Opening checks the log in a child process, which is this same program: main() has to call this before anything else
+/// and return what it gives.
+std::optional<int> run_log_check_if_asked(int argc, char** argv);
+
+}  // namespace tensorforge::storage

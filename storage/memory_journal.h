@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "storage/journal.h"
+#include "storage/merkle.h"
+
+namespace tensorforge::storage {
+
+/// The journal without a disk, for simulations and tests: the same chunks and the same tree in memory, and the caller
+/// is the disk. Nothing happens by itself: submit() waits for complete_sync(), and that for complete_anchor().
+///
+/// Threads: any; callbacks run inside the call that completes, with no lock held.
+class MemoryJournal final : public Journal {
+ public:
+  explicit MemoryJournal(const LogId& log_id, bool acknowledge_synced = false);
+
+  void start(Callbacks) override;
+  void submit(Group group) override;
+  TreeHead durable_head() const override;
+  LogId log_id() const override { return log_id_; }
+  Result<Records> read(Sequence first, std::size_t max_records, std::size_t max_bytes) const override;
+  Result<std::optional<Note>> note(Sequence) const override;
+  Result<std::optional<std::string>> noted_digest(Sequence) const override;
+  Result<LogVerified> verify() const override;
+  std::uint64_t free_bytes() const override;
+  void refresh_free_bytes() override {}
+  /// Completes what waits, unless it failed.
+  absl::Status close() override;
+
+  // The disk.
+
+  /// The group that waits is written and synced. False: none waits, or the disk failed.
+  bool complete_sync();
+  /// What was synced is anchored. False: nothing new is there, or the disk failed.
+  bool complete_anchor();
+  /// The disk fails, for good.
+  void fail(absl::Status why);
+  void set_free_bytes(std::uint64_t bytes);
+  bool sync_waits() const;
+  bool anchor_waits() const;
+
+  /// The power goes and comes back: callbacks are forgotten, and what was synced is there and anchored, as after an
+  /// opening. The group that waited is there too if `keep_waiting`: either may happen. start() may be called again.
+  void restart(bool keep_waiting);
+  /// Flips a bit of the chunk that holds `sequence`.
+  void damage(Sequence sequence);
+
+ private:
+  void write_waiting();
+
+  const LogId log_id_;
+  const bool acknowledge_synced_;
+  mutable std::mutex mutex_;
+  Callbacks callbacks_;
+  std::optional<Group> waiting_;
+  std::map<Sequence, std::string> chunks_;  ///< by first sequence
+  std::map<Sequence, Note> notes_;
+  std::map<Sequence, std::string> noted_digests_;
+  MerkleFrontier frontier_;
+  std::uint64_t chunk_count_{};
+  TreeHead synced_, durable_;
+  absl::Status failed_;
+  std::uint64_t free_bytes_;
+};
+
+}  // namespace tensorforge::storage
