@@ -2,14 +2,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "storage/chunk.h"
 #include "storage/journal.h"
-#include "storage/merkle.h"
 
 namespace tensorforge::storage {
 
@@ -63,11 +64,10 @@ class MemoryJournal final : public Journal {
   std::map<Sequence, std::string> chunks_;  ///< by first sequence
   std::map<Sequence, Note> notes_;
   std::map<Sequence, std::string> noted_digests_;
-  MerkleFrontier frontier_;
-  std::uint64_t chunk_count_{};
+  LogPoint end_;
   TreeHead synced_, durable_;
   absl::Status failed_;
-  std::uint64_t free_bytes_;
+  std::uint64_t free_bytes_{std::numeric_limits<std::uint64_t>::max()};
 };
 
 }  // namespace tensorforge::storage

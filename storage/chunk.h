@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "platform/log_types.h"
+#include "platform/result.h"
+#include "storage/journal.h"
+#include "storage/merkle.h"
+
+namespace tensorforge::storage {
+
+inline constexpr std::size_t kChunkHeaderBytes = 64;
+/// Commands are gathered into one chunk up to this; a larger one has a chunk of its own.
+inline constexpr std::size_t kChunkTargetBytes = std::size_t{256} << 10U;
+inline constexpr std::size_t kMaxChunkBytes = kChunkHeaderBytes + kMaxCommandBytes;
+
+struct ChunkHeader {
+  std::uint64_t number{};  ///< 1, 2, 3, ... without gaps
+  Sequence first{};
+  std::uint32_t count{};
+  Hash root{};  ///< of the tree up to the last record of this chunk
+  Sequence last() const { return first + count - 1; }
+  bool operator==(const ChunkHeader&) const = default;
+};
+
+/// The value of family `events`: docs/journal_format.md. `body` is the records, each behind its length.
+std::string encode_chunk(const ChunkHeader&, std::string_view body);
+
+/// A chunk as it is stored; the records are views into what was decoded.
+struct Chunk {
+  ChunkHeader header;
+  std::vector<std::string_view> records;
+};
+/// Trusts nothing: any bytes give a chunk that is whole, or an error.
+/// kDataLoss: damaged; says in what. kFailedPrecondition: whole, but of a newer format.
+Result<Chunk> decode_chunk(std::string_view value);
+
+/// A place between two chunks, with all that is needed to go on from there.
+struct LogPoint {
+  std::uint64_t chunk_number{};  ///< of the chunk before it; 0: the start of the log
+  MerkleFrontier frontier;
+  Sequence sequence() const { return frontier.size(); }
+};
+
+struct EncodedChunk {
+  Sequence first{};
+  std::string value;
+};
+/// Cuts `group` into chunks, at command ends only, and moves `end` to the end of the last of them.
+std::vector<EncodedChunk> encode_group(const Group& group, LogPoint& end);
+
+}  // namespace tensorforge::storage

@@ -1,0 +1,117 @@
+#include "storage/chunk_reader.h"
+
+#include <string>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "storage/bytes.h"
+
+namespace tensorforge::storage {
+namespace {
+
+absl::Status with_context(const absl::Status& status, std::string_view context) {
+  return {status.code(), fmt::format("{}: {}", context, std::string(status.message()))};
+}
+
+/// The chunk where the cursor stands. `expected` is the sequence that it should begin with, or hold.
+Result<Chunk> chunk_at(const ChunkCursor& cursor, Sequence expected) {
+  const std::string_view key = cursor.key();
+  if (key.size() != 8) {
+    return absl::DataLossError(
+        fmt::format("near sequence {}: a chunk's key has {} bytes, not 8", expected, key.size()));
+  }
+  const Sequence first = get_big_endian(key);
+  Result<Chunk> chunk = decode_chunk(cursor.value());
+  if (!chunk.ok()) return with_context(chunk.status(), fmt::format("the chunk at sequence {}", first));
+  if (chunk->header.first != first) {
+    return absl::DataLossError(fmt::format("chunk {} at sequence {}: it says that it begins at {}",
+                                           chunk->header.number, first, chunk->header.first));
+  }
+  return chunk;
+}
+
+absl::Status missing(Sequence first, const absl::Status& why) {
+  if (why.ok()) return absl::DataLossError(fmt::format("the chunk that holds sequence {} is missing", first));
+  return with_context(why, fmt::format("the chunk that holds sequence {}", first));
+}
+
+/// Whether `chunk` is the one that follows `end`, as far as its header says.
+absl::Status check_follows(const ChunkHeader& chunk, const LogPoint& end) {
+  if (chunk.first == end.sequence() + 1 && chunk.number == end.chunk_number + 1) return absl::OkStatus();
+  return absl::DataLossError(fmt::format("chunk {} with sequences {}..{} follows chunk {}, which ends at {}: {}",
+                                         chunk.number, chunk.first, chunk.last(), end.chunk_number, end.sequence(),
+                                         "what lies between is missing"));
+}
+
+absl::Status check_anchor(const LogPoint& end, const TreeHead& anchor) {
+  if (end.frontier.root() == anchor.root) return absl::OkStatus();
+  return absl::DataLossError(fmt::format(
+      "up to sequence {} the log is not the one that was anchored: its Merkle root differs", anchor.sequence));
+}
+
+}  // namespace
+
+Result<Records> read_records(ChunkCursor& cursor, Sequence end, Sequence first, std::size_t max_records,
+                             std::size_t max_bytes) {
+  Records result{first, {}};
+  if (first == 0 || first > end) return result;
+  std::size_t bytes = 0;
+  Sequence next = first;
+  for (cursor.seek(first); next <= end; cursor.next()) {
+    if (!cursor.valid()) return missing(next, cursor.status());
+    const Result<Chunk> chunk = chunk_at(cursor, next);
+    if (!chunk.ok()) return chunk.status();
+    const ChunkHeader& header = chunk->header;
+    if (header.first > next || header.last() < next) return missing(next, absl::OkStatus());
+    for (; next <= header.last() && next <= end; ++next) {
+      const std::string_view record = chunk->records[next - header.first];
+      bytes += record.size();
+      const bool full = result.records.size() >= max_records || bytes > max_bytes;
+      if (full && !result.records.empty()) return result;
+      result.records.emplace_back(record);
+    }
+  }
+  return result;
+}
+
+CheckedLog check_chunks(ChunkCursor& cursor, LogPoint start, const std::optional<TreeHead>& anchor) {
+  CheckedLog checked{std::move(start), 0, absl::OkStatus(), absl::OkStatus()};
+  LogPoint& end = checked.end;
+  if (anchor && anchor->sequence == end.sequence()) checked.root_at_anchor = check_anchor(end, *anchor);
+
+  cursor.seek(end.sequence() + 1);
+  // The chunk before the start is the one found where nothing follows it.
+  if (cursor.valid() && end.chunk_number > 0 && cursor.key() <= big_endian(end.sequence())) cursor.next();
+  for (; cursor.valid(); cursor.next()) {
+    const Result<Chunk> chunk = chunk_at(cursor, end.sequence() + 1);
+    checked.problem = chunk.ok() ? check_follows(chunk->header, end) : chunk.status();
+    if (!checked.problem.ok()) return checked;
+
+    MerkleFrontier frontier = end.frontier;
+    std::uint64_t bytes = 0;
+    for (const std::string_view record : chunk->records) {
+      frontier.append(record);
+      bytes += record.size();
+    }
+    if (frontier.root() != chunk->header.root) {
+      checked.problem = absl::DataLossError(
+          fmt::format("chunk {} with sequences {}..{}: the Merkle root in its header is not that of the records",
+                      chunk->header.number, chunk->header.first, chunk->header.last()));
+      return checked;
+    }
+    const bool skips_anchor = anchor && chunk->header.first <= anchor->sequence && anchor->sequence < frontier.size();
+    if (skips_anchor) {
+      checked.root_at_anchor = absl::DataLossError(fmt::format(
+          "no chunk ends at the anchored sequence {}: the log is not the one that was anchored", anchor->sequence));
+    }
+    end.frontier = std::move(frontier);
+    end.chunk_number = chunk->header.number;
+    checked.bytes += bytes;
+    if (anchor && anchor->sequence == end.sequence()) checked.root_at_anchor = check_anchor(end, *anchor);
+  }
+  if (!cursor.status().ok()) checked.problem = missing(end.sequence() + 1, cursor.status());
+  return checked;
+}
+
+}  // namespace tensorforge::storage

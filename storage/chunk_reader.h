@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "platform/log_types.h"
+#include "platform/result.h"
+#include "storage/chunk.h"
+#include "storage/journal.h"
+
+namespace tensorforge::storage {
+
+/// Walks the chunks of a log as they are stored, in the order of their keys; it checks nothing.
+///
+/// Threads: belongs to one.
+class ChunkCursor {
+ public:
+  virtual ~ChunkCursor() = default;
+  /// To the chunk with the highest key at or below that of `sequence`; where there is none, to the first.
+  virtual void seek(Sequence sequence) = 0;
+  virtual void next() = 0;
+  virtual bool valid() const = 0;
+  /// Why it is not valid; ok: there are no more.
+  virtual absl::Status status() const = 0;
+  virtual std::string_view key() const = 0;
+  virtual std::string_view value() const = 0;
+};
+
+/// Log::read() over stored chunks, of which those up to `end` are durable.
+Result<Records> read_records(ChunkCursor&, Sequence end, Sequence first, std::size_t max_records,
+                             std::size_t max_bytes);
+
+/// How far a log verifies.
+struct CheckedLog {
+  LogPoint end;                 ///< of the chunks that verify without a gap
+  std::uint64_t bytes{};        ///< of their records, from the start of the check
+  absl::Status problem;         ///< why `end` is not the end of the log; ok: it is
+  absl::Status root_at_anchor;  ///< kDataLoss: the log holds the anchored sequence, and another tree up to there
+};
+/// Checks chunks from `start` on: dense numbers and sequences, checksums, and the tree. With `anchor`, the tree's root
+/// there; start is at or before it.
+CheckedLog check_chunks(ChunkCursor&, LogPoint start, const std::optional<TreeHead>& anchor);
+
+}  // namespace tensorforge::storage

@@ -1,0 +1,191 @@
+#include "storage/memory_journal.h"
+
+#include <cassert>
+#include <iterator>
+#include <utility>
+
+#include "storage/bytes.h"
+#include "storage/chunk_reader.h"
+
+namespace tensorforge::storage {
+namespace {
+
+class MapCursor final : public ChunkCursor {
+ public:
+  explicit MapCursor(const std::map<Sequence, std::string>& chunks) : chunks_(chunks), at_(chunks.begin()) { settle(); }
+  void seek(Sequence sequence) override {
+    at_ = chunks_.upper_bound(sequence);
+    if (at_ != chunks_.begin()) --at_;
+    settle();
+  }
+  void next() override {
+    ++at_;
+    settle();
+  }
+  bool valid() const override { return at_ != chunks_.end(); }
+  absl::Status status() const override { return absl::OkStatus(); }
+  std::string_view key() const override { return key_; }
+  std::string_view value() const override { return at_->second; }
+
+ private:
+  void settle() {
+    if (valid()) key_ = big_endian(at_->first);
+  }
+  const std::map<Sequence, std::string>& chunks_;
+  std::map<Sequence, std::string>::const_iterator at_;
+  std::string key_;
+};
+
+template <class T>
+std::optional<T> find(const std::map<Sequence, T>& in, Sequence sequence) {
+  const auto found = in.find(sequence);
+  return found == in.end() ? std::nullopt : std::optional<T>(found->second);
+}
+
+}  // namespace
+
+MemoryJournal::MemoryJournal(const LogId& log_id, bool acknowledge_synced)
+    : log_id_(log_id), acknowledge_synced_(acknowledge_synced) {
+  synced_.root = durable_.root = end_.frontier.root();
+}
+
+void MemoryJournal::start(Callbacks callbacks) {
+  const std::lock_guard lock(mutex_);
+  assert(!callbacks_.synced && !waiting_);
+  callbacks_ = std::move(callbacks);
+}
+
+void MemoryJournal::submit(Group group) {
+  const std::lock_guard lock(mutex_);
+  assert(!waiting_ && !group.empty() && group.first == synced_.sequence + 1);
+  waiting_ = std::move(group);
+}
+
+TreeHead MemoryJournal::durable_head() const {
+  const std::lock_guard lock(mutex_);
+  return durable_;
+}
+
+Result<Records> MemoryJournal::read(Sequence first, std::size_t max_records, std::size_t max_bytes) const {
+  const std::lock_guard lock(mutex_);
+  MapCursor cursor(chunks_);
+  return read_records(cursor, durable_.sequence, first, max_records, max_bytes);
+}
+
+Result<std::optional<Note>> MemoryJournal::note(Sequence sequence) const {
+  const std::lock_guard lock(mutex_);
+  if (sequence > durable_.sequence) return std::nullopt;
+  return find(notes_, sequence);
+}
+
+Result<std::optional<std::string>> MemoryJournal::noted_digest(Sequence sequence) const {
+  const std::lock_guard lock(mutex_);
+  if (sequence > durable_.sequence) return std::nullopt;
+  return find(noted_digests_, sequence);
+}
+
+Result<LogVerified> MemoryJournal::verify() const {
+  const std::lock_guard lock(mutex_);
+  MapCursor cursor(chunks_);
+  const CheckedLog checked = check_chunks(cursor, {}, durable_);
+  if (!checked.problem.ok()) return checked.problem;
+  if (!checked.root_at_anchor.ok()) return checked.root_at_anchor;
+  return LogVerified{{checked.end.sequence(), checked.end.frontier.root(), durable_.incarnation},
+                     checked.end.chunk_number,
+                     checked.bytes,
+                     notes_.size()};
+}
+
+std::uint64_t MemoryJournal::free_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return free_bytes_;
+}
+
+absl::Status MemoryJournal::close() {
+  complete_sync();
+  complete_anchor();
+  const std::lock_guard lock(mutex_);
+  return failed_;
+}
+
+bool MemoryJournal::complete_sync() {
+  Callbacks callbacks;
+  Sequence last = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!waiting_ || !failed_.ok()) return false;
+    write_waiting();
+    if (acknowledge_synced_) durable_ = synced_;
+    callbacks = callbacks_;
+    last = synced_.sequence;
+  }
+  if (callbacks.synced) callbacks.synced(last);
+  if (acknowledge_synced_ && callbacks.durable) callbacks.durable(last);
+  return true;
+}
+
+bool MemoryJournal::complete_anchor() {
+  Callbacks callbacks;
+  Sequence last = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (durable_ == synced_ || !failed_.ok()) return false;
+    durable_ = synced_;
+    callbacks = callbacks_;
+    last = durable_.sequence;
+  }
+  if (callbacks.durable) callbacks.durable(last);
+  return true;
+}
+
+void MemoryJournal::fail(absl::Status why) {
+  Callbacks callbacks;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failed_.ok()) return;
+    failed_ = why;
+    callbacks = callbacks_;
+  }
+  if (callbacks.failed) callbacks.failed(std::move(why));
+}
+
+void MemoryJournal::set_free_bytes(std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  free_bytes_ = bytes;
+}
+
+bool MemoryJournal::sync_waits() const {
+  const std::lock_guard lock(mutex_);
+  return waiting_.has_value() && failed_.ok();
+}
+
+bool MemoryJournal::anchor_waits() const {
+  const std::lock_guard lock(mutex_);
+  return durable_ != synced_ && failed_.ok();
+}
+
+void MemoryJournal::restart(bool keep_waiting) {
+  const std::lock_guard lock(mutex_);
+  if (waiting_ && keep_waiting) write_waiting();
+  waiting_.reset();
+  durable_ = synced_;
+  callbacks_ = {};
+  failed_ = absl::OkStatus();
+}
+
+void MemoryJournal::damage(Sequence sequence) {
+  const std::lock_guard lock(mutex_);
+  const auto after = chunks_.upper_bound(sequence);
+  assert(after != chunks_.begin());
+  std::prev(after)->second.back() ^= 1;
+}
+
+void MemoryJournal::write_waiting() {
+  for (EncodedChunk& chunk : encode_group(*waiting_, end_)) chunks_.emplace(chunk.first, std::move(chunk.value));
+  for (Note& note : waiting_->notes) notes_.emplace(note.sequence, std::move(note));
+  if (!waiting_->noted_digest.empty()) noted_digests_.emplace(waiting_->last(), waiting_->noted_digest);
+  synced_ = {end_.sequence(), end_.frontier.root(), waiting_->incarnation};
+  waiting_.reset();
+}
+
+}  // namespace tensorforge::storage
