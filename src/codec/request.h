@@ -208,10 +208,13 @@ inline constexpr std::size_t kMaxFrameBytes = std::size_t{1} << 20U;  ///< with 
 
 /// A whole size-prefixed frame. kInvalidArgument: over kMaxFrameBytes.
 Result<std::string> encode_client_frame(const ClientMessage&);
-/// `frame` is whole, prefix included, and aligned to 8 bytes.
+/// `frame` is whole, prefix included; one that is not aligned to 8 bytes costs a copy.
 /// kInvalidArgument: malformed or hostile, an unknown union member or enumerator, invalid UTF-8, or more than it should
 /// hold.
 Result<ClientMessage> decode_client_frame(std::span<const std::byte> frame);
+/// For the answer to a frame that decode_client_frame() refused: whose it is. nullopt: it is no Request, or it is
+/// broken so far that nothing in it can be relied on.
+std::optional<std::uint64_t> correlation_id_of(std::span<const std::byte> frame);
 
 }  // namespace codec
 }  // namespace tensorforge

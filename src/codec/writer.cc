@@ -1,0 +1,68 @@
+#include "codec/writer.h"
+
+#include <fmt/format.h>
+
+namespace tensorforge::codec {
+namespace {
+
+flatbuffers::FlatBufferBuilder& cleared_builder() {
+  constexpr std::size_t kFirstBytes = 4096;
+  thread_local flatbuffers::FlatBufferBuilder builder(kFirstBytes);
+  builder.Clear();
+  return builder;
+}
+
+}  // namespace
+
+Writer::Writer(std::size_t max_bytes) : builder_(cleared_builder()), max_bytes_(max_bytes) {}
+
+bool Writer::fits(std::size_t bytes) {
+  if (bytes <= max_bytes_ && builder_.GetSize() <= max_bytes_ - bytes) return true;
+  left_out_ = true;
+  return false;
+}
+
+Offset<flatbuffers::String> Writer::id(std::string_view value) {
+  if (!fits(value.size())) return {};
+  return builder_.CreateString(value.data(), value.size());
+}
+
+Offset<flatbuffers::String> Writer::text(std::string_view value) {
+  if (value.empty()) return {};
+  return id(value);
+}
+
+Offset<flatbuffers::String> Writer::optional_text(const std::optional<std::string>& value) {
+  if (!value) return {};
+  return id(*value);
+}
+
+Offset<flatbuffers::Vector<std::uint8_t>> Writer::bytes(std::string_view value) {
+  if (value.empty() || !fits(value.size())) return {};
+  return builder_.CreateVector(reinterpret_cast<const std::uint8_t*>(value.data()), value.size());
+}
+
+Offset<flatbuffers::Vector<std::uint64_t>> Writer::numbers(const std::vector<std::size_t>& values) {
+  static_assert(sizeof(std::size_t) == sizeof(std::uint64_t));
+  if (values.empty() || !fits(values.size() * sizeof(std::uint64_t))) return {};
+  return builder_.CreateVector<std::uint64_t>(values.data(), values.size());
+}
+
+Result<std::string> Writer::finish(Offset<void> root, const char* identifier) {
+  builder_.Finish(root, identifier);
+  return finished();
+}
+
+Result<std::string> Writer::finish_size_prefixed(Offset<void> root, const char* identifier) {
+  builder_.FinishSizePrefixed(root, identifier);
+  return finished();
+}
+
+Result<std::string> Writer::finished() {
+  if (left_out_ || builder_.GetSize() > max_bytes_) {
+    return absl::InvalidArgumentError(fmt::format("encodes to more than {} bytes", max_bytes_));
+  }
+  return std::string(reinterpret_cast<const char*>(builder_.GetBufferPointer()), builder_.GetSize());
+}
+
+}  // namespace tensorforge::codec
