@@ -1,6 +1,8 @@
 #include "platform/events.h"
 
+#include <span>
 #include <string>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
