@@ -42,7 +42,7 @@ class Client {
   /// kInvalidArgument: `server` is no HOST:PORT.
   static Result<std::unique_ptr<Client>> start(asio::io_context& io, ClientOptions options);
 
-  /// Closes: what is open is answered with kCancelled. Not from a callback of its own.
+  /// Closes: what is open is answered with kCancelled. After connect() not from a callback of its own.
   ~Client();
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;

@@ -15,9 +15,9 @@ Result<Endpoint> parse_endpoint(std::string_view text) {
   if (colon == std::string_view::npos) return bad;
   std::string_view host = text.substr(0, colon);
   const std::string_view digits = text.substr(colon + 1);
-  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
   if (bracketed) host = host.substr(1, host.size() - 2);
-  if (host.empty() || (!bracketed && host.find(':') != std::string_view::npos)) return bad;
+  if (host.empty() || host.find_first_of(bracketed ? "[]" : "[]:") != std::string_view::npos) return bad;
 
   Endpoint endpoint{std::string(host), 0};
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), endpoint.port);
