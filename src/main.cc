@@ -1,0 +1,153 @@
+// tensorforged: makes the parts and joins them.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <variant>
+
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include "server/config.h"
+#include "server/server.h"
+#include "server/system.h"
+#include "service/recover.h"
+#include "storage/data_directory.h"
+
+namespace tensorforge {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kStopped = 0, kWrongUsage = 1, kLogDamaged = 2, kDiskFailed = 3;
+
+std::string text(const absl::Status& status) { return std::string(status.message()); }
+
+std::optional<std::string> environment(const std::string& name) {
+  const char* value = std::getenv(name.c_str());
+  return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+}
+
+void start_logging(const std::string& level) {
+  const auto logger = spdlog::stderr_logger_mt("tensorforged");
+  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
+  logger->set_level(spdlog::level::from_str(level));
+  logger->flush_on(spdlog::level::trace);
+  spdlog::set_default_logger(logger);
+}
+
+/// Tells now and then how far the recovery is, so that a long start does not look like a dead one.
+class ProgressLog {
+ public:
+  void operator()(Sequence done, Sequence end) {
+    if (Clock::now() - last_ < std::chrono::seconds(3)) return;
+    last_ = Clock::now();
+    spdlog::info("recovering: {} of {} events", done, end);
+  }
+
+ private:
+  Clock::time_point last_{Clock::now()};
+};
+
+int exit_code_of_recovery(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kUnimplemented:  // a newer version wrote it
+      return kWrongUsage;
+    case absl::StatusCode::kUnavailable:
+      return kDiskFailed;
+    default:
+      return kLogDamaged;
+  }
+}
+
+/// Whole or not at all: a script that waits for the file never reads half a number.
+absl::Status write_port_file(const std::string& path, std::uint16_t port) {
+  const std::string unfinished = path + ".new";
+  std::ofstream file(unfinished);
+  file << port << '\n';
+  file.close();
+  std::error_code error;
+  if (file) std::filesystem::rename(unfinished, path, error);
+  if (file && !error) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("cannot write --port-file {}: {}", path, error ? error.message() : std::string("no such place")));
+}
+
+int fail(int exit_code, const absl::Status& status) {
+  spdlog::error("{}", text(status));
+  return exit_code;
+}
+
+int serve(const server::Config& config) {
+  const Clock::time_point begin = Clock::now();
+  Result<server::Listener> listener = server::Listener::bind(config.listen);
+  if (!listener.ok()) return fail(kWrongUsage, listener.status());
+
+  storage::OpenOptions open;
+  open.data_dir = config.data_dir;
+  open.ack = config.ack == "wal" ? storage::Ack::kWal : storage::Ack::kAnchor;
+  open.accept_loss = config.accept_loss;
+  Result<storage::OpenedDirectory> directory = storage::open_data_directory(open);
+  if (!directory.ok()) return fail(storage::exit_code(directory.status()), directory.status());
+  storage::Journal& journal = *directory->journal;
+
+  Result<service::State> state = service::recover(journal, ProgressLog());
+  if (!state.ok()) return fail(exit_code_of_recovery(state.status()), state.status());
+  const auto recovered = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count();
+
+  const Endpoint endpoint = listener->endpoint();
+  absl::Status port_file;
+  server::Server* running = nullptr;
+  server::Server::Options options;
+  options.protocol = config.protocol;
+  options.service = config.service;
+  options.identity = {journal.log_id(), std::string(server::version()), config.ack, server::read_clocks().wall_ms};
+  options.to_start = directory->to_start;
+  options.on_ready = [&] {
+    if (!config.port_file.empty()) port_file = write_port_file(config.port_file, endpoint.port);
+    if (!port_file.ok()) return running->stop();
+    fmt::print("ready on {}, {} events, recovered in {} ms\n", format_endpoint(endpoint),
+               journal.durable_head().sequence, recovered);
+    std::fflush(stdout);
+  };
+  server::Server service(std::move(options), *std::move(listener), journal, *std::move(state));
+  running = &service;
+  const int exit_code = service.run();
+
+  const absl::Status closed = journal.close();
+  if (exit_code != kStopped) return exit_code;
+  if (!closed.ok()) return fail(kDiskFailed, closed);
+  if (!port_file.ok()) return fail(kWrongUsage, port_file);
+  spdlog::info("stopped at sequence {}", journal.durable_head().sequence);
+  return kStopped;
+}
+
+int run(int argc, char** argv) {
+  const auto config = server::read_config(argc, argv, environment);
+  if (!config.ok()) {
+    fmt::print(stderr, "tensorforged: {}\n", text(config.status()));
+    return kWrongUsage;
+  }
+  if (const auto* print = std::get_if<server::PrintAndExit>(&*config)) {
+    fmt::print("{}", print->text);
+    return kStopped;
+  }
+  start_logging(std::get<server::Config>(*config).log_level);
+  return serve(std::get<server::Config>(*config));
+}
+
+}  // namespace
+}  // namespace tensorforge
+
+int main(int argc, char** argv) {
+  // Opening a directory checks its log in a child process, which is this program again.
+  if (const auto exit_code = tensorforge::storage::run_log_check_if_asked(argc, argv)) return *exit_code;
+  return tensorforge::run(argc, argv);
+}

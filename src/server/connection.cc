@@ -1,0 +1,116 @@
+#include "server/connection.h"
+
+#include <utility>
+
+#include <asio/buffer.hpp>
+
+namespace tensorforge::server {
+
+void Connection::start(Events events) {
+  events_ = std::move(events);
+  std::error_code ignored;
+  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  read();
+}
+
+void Connection::read() {
+  // What a peer sends after its connection was closed is read and dropped: a socket that is closed with bytes unread
+  // is reset, and the peer might lose the answer that tells it why.
+  const bool wanted = (phase_ == Phase::Open && !paused_) || phase_ == Phase::Lingering;
+  if (reading_ || !wanted) return;
+  reading_ = true;
+  socket_.async_read_some(asio::buffer(received_.get(), kReadBytes),
+                          [self = shared_from_this()](std::error_code error, std::size_t size) {
+                            self->reading_ = false;
+                            if (error) return self->on_read_failed();
+                            if (self->phase_ == Phase::Open) self->events_.bytes({self->received_.get(), size});
+                            self->read();
+                          });
+}
+
+void Connection::on_read_failed() {
+  // A peer that sends no more may still take its last answers; if it does not, the write fails.
+  if (phase_ != Phase::Closing) lose();
+}
+
+void Connection::resume() {
+  paused_ = false;
+  read();
+}
+
+void Connection::send(std::string bytes) {
+  if (phase_ != Phase::Open) return;
+  if (gathered_.empty()) {
+    gathered_ = std::move(bytes);
+  } else {
+    gathered_ += bytes;
+  }
+}
+
+void Connection::flush() {
+  if (phase_ == Phase::Closed || phase_ == Phase::Lingering || !sending_.empty()) return;
+  if (gathered_.empty()) {
+    if (phase_ == Phase::Closing) linger();
+    return;
+  }
+  sending_.swap(gathered_);
+  sent_ = 0;
+  write();
+}
+
+void Connection::write() {
+  socket_.async_write_some(asio::buffer(sending_.data() + sent_, sending_.size() - sent_),
+                           [self = shared_from_this()](std::error_code error, std::size_t size) {
+                             if (error) return self->lose();
+                             self->on_write(size);
+                           });
+}
+
+void Connection::on_write(std::size_t size) {
+  if (phase_ == Phase::Closed) return;
+  sent_ += size;
+  const bool whole = sent_ == sending_.size();
+  if (whole) sending_.clear();
+  if (phase_ == Phase::Open) events_.sent(size);
+  if (whole) {
+    flush();
+  } else {
+    write();
+  }
+}
+
+void Connection::close(std::uint64_t deadline_ms) {
+  if (phase_ != Phase::Open) return;
+  phase_ = Phase::Closing;
+  deadline_ms_ = deadline_ms;
+  flush();
+}
+
+void Connection::linger() {
+  phase_ = Phase::Lingering;
+  std::error_code ignored;
+  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+  read();
+}
+
+void Connection::on_tick(std::uint64_t boot_ms) {
+  if ((phase_ == Phase::Closing || phase_ == Phase::Lingering) && boot_ms >= deadline_ms_) lose();
+}
+
+void Connection::lose() {
+  if (phase_ == Phase::Closed) return;
+  const bool was_open = phase_ == Phase::Open;
+  const std::shared_ptr<Connection> self = shared_from_this();  // the owner lets go of it in the callback
+  abort();
+  const Events events = std::exchange(events_, {});
+  was_open ? events.gone() : events.closed();
+}
+
+void Connection::abort() {
+  phase_ = Phase::Closed;
+  gathered_.clear();
+  std::error_code ignored;
+  socket_.close(ignored);
+}
+
+}  // namespace tensorforge::server

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include <asio/ip/tcp.hpp>
+
+namespace tensorforge::server {
+
+/// One socket: reads while it may, and sends what it is given in as few writes as possible.
+///
+/// What is given to send during a turn of the event loop is gathered until flush(), and while one write is under way
+/// everything gathers for the next. Reading and writing run on the thread of the socket's context; so do all calls.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  /// What its owner is told. `gone` comes once, unless it was closed by close().
+  struct Events {
+    std::function<void(std::span<const std::byte>)> bytes;
+    std::function<void(std::size_t)> sent;
+    std::function<void()> gone;
+    std::function<void()> closed;  ///< after close(): everything is sent, or nobody takes it any more
+  };
+
+  explicit Connection(asio::ip::tcp::socket socket) : socket_(std::move(socket)) {}
+  void start(Events events);
+
+  /// Takes effect at flush().
+  void send(std::string bytes);
+  void flush();
+  void pause() { paused_ = true; }
+  void resume();
+  /// Sends what it was given to send, then closes. The peer has until `deadline_ms` (boot clock) to take it.
+  void close(std::uint64_t deadline_ms);
+  /// Closes at once where the deadline has passed.
+  void on_tick(std::uint64_t boot_ms);
+
+ private:
+  enum class Phase { Open, Closing, Lingering, Closed };
+  void read();
+  void on_read_failed();
+  void write();
+  void on_write(std::size_t size);
+  void lose();
+  void abort();
+  void linger();
+
+  static constexpr std::size_t kReadBytes = std::size_t{64} * 1024;
+
+  asio::ip::tcp::socket socket_;
+  Events events_;
+  // Not set to zero: a connection with small requests touches only its first page.
+  std::unique_ptr<std::byte[]> received_ = std::make_unique_for_overwrite<std::byte[]>(kReadBytes);
+  std::string gathered_, sending_;
+  std::size_t sent_{};  // of sending_
+  std::uint64_t deadline_ms_{};
+  Phase phase_{Phase::Open};
+  bool reading_{}, paused_{};
+};
+
+}  // namespace tensorforge::server

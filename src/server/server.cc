@@ -1,0 +1,347 @@
+#include "server/server.h"
+
+#include <chrono>
+#include <csignal>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <asio.hpp>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include "server/connection.h"
+#include "server/system.h"
+#include "service/log_reader.h"
+#include "service/recover.h"
+
+namespace tensorforge::server {
+namespace {
+
+using asio::ip::tcp;
+
+constexpr std::chrono::milliseconds kTick{500};
+constexpr std::chrono::milliseconds kAcceptPause{100};  // when there are no descriptors left
+constexpr std::uint64_t kLingerMs = 5'000;              // for a peer to take the last answer of a closed connection
+constexpr std::uint64_t kLastLingerMs = 1'000;          // ... when the process ends
+constexpr int kDiskFailed = 3;                          // exit code
+
+Reply verify(const storage::Journal& journal) {
+  Reply reply;
+  const Result<storage::LogVerified> verified = journal.verify();
+  if (!verified.ok()) {
+    reply.status = verified.status();
+    return reply;
+  }
+  reply.sequence = verified->end.sequence;
+  reply.incarnation = verified->end.incarnation;
+  reply.result = result::LogVerified{verified->end.sequence, verified->end.root, verified->chunks, verified->bytes};
+  return reply;
+}
+
+}  // namespace
+
+struct Listener::Socket {
+  asio::io_context io{1};
+  tcp::acceptor acceptor{io};
+  Endpoint endpoint;
+};
+
+Listener::Listener(std::unique_ptr<Socket> socket) : socket_(std::move(socket)) {}
+Listener::Listener(Listener&&) noexcept = default;
+Listener::~Listener() = default;
+const Endpoint& Listener::endpoint() const { return socket_->endpoint; }
+
+Result<Listener> Listener::bind(const Endpoint& endpoint) {
+  auto socket = std::make_unique<Socket>();
+  std::error_code error;
+  const auto found =
+      tcp::resolver(socket->io).resolve(endpoint.host, std::to_string(endpoint.port), tcp::resolver::passive, error);
+  if (!error) {
+    const tcp::endpoint address = *found.begin();
+    socket->acceptor.open(address.protocol(), error);
+    if (!error) socket->acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+    if (!error) socket->acceptor.bind(address, error);
+  }
+  if (error) {
+    return absl::InvalidArgumentError(
+        fmt::format("cannot listen at {}: {}{}", format_endpoint(endpoint), error.message(),
+                    error == asio::error::address_in_use ? "; is another tensorforged running there?" : ""));
+  }
+  socket->endpoint = {endpoint.host, socket->acceptor.local_endpoint().port()};
+  return Listener(std::move(socket));
+}
+
+// Everything but the constructor and stop() runs on the thread of run().
+class Server::Impl {
+ public:
+  Impl(Options options, Listener listener, storage::Journal& journal, service::State state)
+      : options_(std::move(options)),
+        socket_(std::move(listener.socket_)),
+        io_(socket_->io),
+        acceptor_(socket_->acceptor),
+        journal_(journal),
+        state_(std::move(state)),
+        tick_timer_(io_),
+        accept_timer_(io_),
+        signals_(io_) {}
+
+  int run() {
+    journal_.start({[this](Sequence last) { post([this, last] { on_synced(last); }); },
+                    [this](Sequence) { post([this, head = journal_.durable_head()] { on_durable(head); }); },
+                    [this](absl::Status why) { post([this, why = std::move(why)] { on_journal_failed(why); }); }});
+    const auto work = asio::make_work_guard(io_);
+    if (options_.to_start) {
+      journal_.submit(service::start_incarnation(*state_, options_.to_start->cause, journal_.durable_head().root,
+                                                 options_.to_start->incarnation, read_clocks().wall_ms));
+    } else {
+      serve();
+    }
+    io_.run();
+    readers_.stop();
+    readers_.join();
+    return *exit_code_;
+  }
+
+  void stop() {
+    asio::post(io_, [this] { begin_shutdown(); });
+  }
+
+ private:
+  using ConnectionId = protocol::ConnectionId;
+
+  template <class Handler>
+  void post(Handler handler) {
+    asio::post(io_, std::move(handler));
+  }
+
+  // ---- turns: all input that is ready goes to the engine first, then its effects are carried out together
+
+  void begin_turn() {
+    if (turn_posted_) return;
+    turn_posted_ = true;
+    engine_->on_tick(read_clocks());
+    post([this] { end_turn(); });
+  }
+
+  void end_turn() {
+    turn_posted_ = false;
+    protocol::Effects effects = engine_->take_effects();
+    for (const std::string& warning : effects.warnings) spdlog::warn("{}", warning);
+    if (effects.group) journal_.submit(*std::move(effects.group));
+    for (protocol::Effects::Read& read : effects.reads) begin_read(std::move(read));
+    for (protocol::Effects::Send& send : effects.sends) {
+      if (Connection* connection = find(send.connection)) connection->send(std::move(send.bytes));
+    }
+    for (const protocol::Effects::Send& send : effects.sends) {
+      if (Connection* connection = find(send.connection)) connection->flush();
+    }
+    for (const ConnectionId id : effects.pauses) {
+      if (Connection* connection = find(id)) connection->pause();
+    }
+    for (const ConnectionId id : effects.resumes) {
+      if (Connection* connection = find(id)) connection->resume();
+    }
+    for (const ConnectionId id : effects.closes) close(id);
+    if (effects.more_work) {
+      post([this] {
+        begin_turn();
+        engine_->on_turn();
+      });
+    }
+    if (effects.exit_code && !exit_code_) end(*effects.exit_code);
+  }
+
+  // ---- the journal; before the engine is there, for the first group of a new life alone
+
+  void on_synced(Sequence last) {
+    if (!engine_) return;
+    begin_turn();
+    engine_->on_free_bytes(journal_.free_bytes());
+    engine_->on_synced(last);
+  }
+
+  void on_durable(const storage::TreeHead& head) {
+    if (!engine_) return serve();
+    begin_turn();
+    engine_->on_durable(head);
+  }
+
+  void on_journal_failed(const absl::Status& why) {
+    spdlog::error("the disk failed: {}", std::string(why.message()));
+    if (!engine_) return end(kDiskFailed);
+    begin_turn();
+    engine_->on_journal_failed(why);
+  }
+
+  void serve() {
+    const storage::TreeHead head = journal_.durable_head();
+    engine_.emplace(options_.protocol, options_.service, options_.identity, *std::exchange(state_, std::nullopt), head,
+                    fill_random, read_clocks());
+    engine_->on_free_bytes(journal_.free_bytes());
+    engine_->on_verified(head.sequence);  // recovery has read it all
+    if (options_.handle_signals) wait_for_signal();
+    tick();
+    if (stopping_) return stop_engine();
+    acceptor_.listen();
+    accept();
+    options_.on_ready();
+  }
+
+  void begin_read(protocol::Effects::Read read) {
+    asio::post(readers_, [this, read = std::move(read)] {
+      const auto* log_read = std::get_if<service::LogRead>(&read.what);
+      Reply reply = log_read != nullptr ? service::run_read(journal_, *log_read, options_.service.max_reply_bytes)
+                                        : verify(journal_);
+      post([this, id = read.id, reply = std::move(reply)]() mutable {
+        begin_turn();
+        if (reply.status.ok() && std::holds_alternative<result::LogVerified>(reply.result)) {
+          engine_->on_verified(reply.sequence);
+        }
+        engine_->on_read_done(id, std::move(reply));
+      });
+    });
+  }
+
+  // ---- connections
+
+  Connection* find(ConnectionId id) {
+    const auto found = connections_.find(id);
+    return found == connections_.end() ? nullptr : found->second.get();
+  }
+
+  void accept() {
+    acceptor_.async_accept([this](std::error_code error, tcp::socket socket) {
+      if (error == asio::error::operation_aborted) return;
+      if (error) {
+        spdlog::warn("cannot accept a connection: {}", error.message());
+        accept_timer_.expires_after(kAcceptPause);
+        accept_timer_.async_wait([this](std::error_code cancelled) {
+          if (!cancelled) accept();
+        });
+        return;
+      }
+      add(std::move(socket));
+      accept();
+    });
+  }
+
+  void add(tcp::socket socket) {
+    std::error_code error;
+    const tcp::endpoint peer = socket.remote_endpoint(error);
+    if (error) return;  // it is gone already
+    const ConnectionId id = ++last_connection_;
+    const auto connection = std::make_shared<Connection>(std::move(socket));
+    connections_.emplace(id, connection);
+    begin_turn();
+    engine_->on_connect(id, format_endpoint({peer.address().to_string(), peer.port()}));
+    connection->start({[this, id](std::span<const std::byte> bytes) {
+                         begin_turn();
+                         engine_->on_bytes(id, bytes);
+                       },
+                       [this, id](std::size_t size) {
+                         begin_turn();
+                         engine_->on_sent(id, size);
+                       },
+                       [this, id] {
+                         begin_turn();
+                         engine_->on_disconnect(id);
+                         connections_.erase(id);
+                       },
+                       [this, id] {
+                         connections_.erase(id);
+                         end_if_sent();
+                       }});
+  }
+
+  void close(ConnectionId id, std::uint64_t linger_ms = kLingerMs) {
+    if (const auto found = connections_.find(id); found != connections_.end()) {
+      const std::shared_ptr<Connection> connection = found->second;
+      connection->close(read_clocks().boot_ms + linger_ms);
+    }
+  }
+
+  // ---- time, signals, the end
+
+  void tick() {
+    begin_turn();
+    journal_.refresh_free_bytes();
+    engine_->on_free_bytes(journal_.free_bytes());
+    const std::uint64_t boot_ms = read_clocks().boot_ms;
+    std::vector<std::shared_ptr<Connection>> all;
+    all.reserve(connections_.size());
+    for (const auto& [id, connection] : connections_) all.push_back(connection);
+    for (const auto& connection : all) connection->on_tick(boot_ms);
+    tick_timer_.expires_after(kTick);
+    tick_timer_.async_wait([this](std::error_code error) {
+      if (!error) tick();
+    });
+  }
+
+  void wait_for_signal() {
+    std::error_code ignored;
+    signals_.add(SIGTERM, ignored);
+    signals_.add(SIGINT, ignored);
+    signals_.async_wait([this](std::error_code error, int signal) {
+      if (error) return;
+      spdlog::info("{}: stopping", signal == SIGTERM ? "SIGTERM" : "SIGINT");
+      begin_shutdown();
+      wait_for_signal();
+    });
+  }
+
+  void begin_shutdown() {
+    if (stopping_) return;
+    stopping_ = true;
+    std::error_code ignored;
+    acceptor_.close(ignored);
+    accept_timer_.cancel();
+    if (engine_) stop_engine();
+  }
+
+  void stop_engine() {
+    begin_turn();
+    engine_->begin_shutdown();
+  }
+
+  void end(int exit_code) {
+    exit_code_ = exit_code;
+    std::error_code ignored;
+    acceptor_.close(ignored);
+    // The last answers are on their way; peers that do not take them lose them at the deadline.
+    std::vector<ConnectionId> all;
+    for (const auto& [id, connection] : connections_) all.push_back(id);
+    for (const ConnectionId id : all) close(id, kLastLingerMs);
+    end_if_sent();
+  }
+
+  void end_if_sent() {
+    if (exit_code_ && connections_.empty()) io_.stop();
+  }
+
+  const Options options_;
+  const std::unique_ptr<Listener::Socket> socket_;
+  asio::io_context& io_;
+  tcp::acceptor& acceptor_;
+  storage::Journal& journal_;
+  std::optional<service::State> state_;  // until the engine has it
+  std::optional<protocol::Engine> engine_;
+  asio::thread_pool readers_{1};
+
+  asio::steady_timer tick_timer_, accept_timer_;
+  asio::signal_set signals_;
+  std::unordered_map<ConnectionId, std::shared_ptr<Connection>> connections_;
+  ConnectionId last_connection_{};
+  bool turn_posted_{}, stopping_{};
+  std::optional<int> exit_code_;
+};
+
+Server::Server(Options options, Listener listener, storage::Journal& journal, service::State state)
+    : impl_(std::make_unique<Impl>(std::move(options), std::move(listener), journal, std::move(state))) {}
+Server::~Server() = default;
+int Server::run() { return impl_->run(); }
+void Server::stop() { impl_->stop(); }
+
+}  // namespace tensorforge::server
