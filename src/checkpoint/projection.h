@@ -15,7 +15,6 @@
 #include <vector>
 
 #include "absl/numeric/int128.h"
-
 #include "checkpoint/state_machine.h"
 #include "checkpoint/step_index.h"
 #include "platform/digest.h"
@@ -67,8 +66,8 @@ struct Run {
   std::size_t checkpoint_count{};       ///< Deleted ones too
   std::set<const Node*, ByPlace> live;  ///< no pointer order: place_of is different for any two
   IndexByType restorable;
-  IndexByType pending;   ///< Creating, all ancestors Complete
-  StepIndex chainless;   ///< Complete, not restorable
+  IndexByType pending;  ///< Creating, all ancestors Complete
+  StepIndex chainless;  ///< Complete, not restorable
   std::size_t complete_count{}, corrupted_count{};
 };
 
