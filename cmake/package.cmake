@@ -11,4 +11,5 @@ foreach(part platform registry gpu_memory checkpoint)
       EXPORT tensorforge FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tensorforge)
   endif()
 endforeach()
-install(EXPORT tensorforge NAMESPACE tensorforge:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/tensorforge)
+install(EXPORT tensorforge FILE tensorforge-targets.cmake NAMESPACE tensorforge::
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/tensorforge)
