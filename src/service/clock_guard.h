@@ -29,7 +29,7 @@ class ClockGuard {
   void accept(Now now);
 
  private:
-  std::int64_t offset_;   ///< wall - boot when the clock was last right
+  std::int64_t offset_;   ///< wall - boot, as last seen
   std::int64_t highest_;  ///< an offset over this is suspect
   bool suspect_;
 };

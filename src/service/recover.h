@@ -5,6 +5,7 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "codec/record.h"
@@ -42,7 +43,7 @@ class Replay {
 /// Told now and then how far a recovery is.
 using Progress = std::function<void(Sequence done, Sequence end)>;
 
-/// Replays the whole durable log. Errors as Replay's, and those of the journal.
+/// Replays the whole durable log. Errors as Replay's, and those of the log's reads.
 Result<State> recover(const storage::Log&, const Progress& progress = {}, const SessionLimits& limits = {});
 
 /// Begins a new life of the log: applies IncarnationStarted to `state` and gives the group that records it. At the

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 
 #include "codec/record.h"
@@ -12,7 +13,7 @@ namespace tensorforge::service {
 /// made here, so they are the same. Lacks the correlation id.
 Reply reply_from_records(std::span<const Record> records);
 
-/// What a command that changed nothing answers.
-ReplyResult unchanged_result(const Command&);
+/// What a command that changed nothing answers, from the state at `sequence`.
+ReplyResult unchanged_result(const Command&, Sequence sequence, std::uint32_t incarnation);
 
 }  // namespace tensorforge::service

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -8,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -81,19 +83,21 @@ class Service {
     Event event;
     std::uint32_t batch_index{};
   };
-  struct Stamp {
-    std::uint64_t time{}, wall_time{};
-  };
+  /// These give the records that became part of the log; none: nothing changed.
+  Result<std::vector<Record>> run_single(const Caller&, const Request&, const SingleCommand&);
+  Result<std::vector<Record>> run_batch(const Caller&, const Request&, const Batch&);
   Reply run(const Caller&, const Request&, const Command&);
-  Reply run_single(const Caller&, const Request&, const SingleCommand&);
-  Reply run_batch(const Caller&, const Request&, const Batch&);
-  Result<std::vector<Event>> decide(const SingleCommand&, const std::optional<Sequence>& if_sequence) const;
+  absl::Status check_number(const Request&, const Sessions::Session*) const;
   absl::Status check_gates(const Command&) const;
-  Result<std::vector<Record>> make_records(const Caller&, const Request&, std::vector<Decided> events,
-                                           std::uint32_t batch_size) const;
-  absl::Status gather(std::vector<Record>& records, const Request&, const Caller&);
+  Result<std::vector<Event>> decide(const SingleCommand&, const std::optional<Sequence>& if_sequence) const;
+  Result<std::vector<Event>> decide_events(const SingleCommand&) const;
+  std::vector<Record> make_records(const Caller&, const Request&, std::vector<Decided> events,
+                                   std::uint32_t batch_size) const;
+  void commit(const std::vector<Record>& records, const std::vector<std::string>& encoded, storage::Note note);
+  storage::Note make_note(const Caller&, const Request&, std::vector<Record>& records);
   void remember(const SessionId&, std::uint64_t number, const Reply&);
-  void watch_pool(const Event&);
+  void watch_pools(const std::vector<Record>& records);
+  std::uint64_t stamp() const { return std::max(state_.time, now_.wall_ms); }
   Reply reply_with(absl::Status) const;
 
   Config config_;
@@ -102,6 +106,7 @@ class Service {
   Now now_;
   ClockGuard clock_;
   std::uint64_t free_bytes_;
+  std::vector<std::string> warnings_;
   std::deque<storage::Group> groups_;
   bool last_group_sealed_{};  ///< ends at a noted digest: the next command begins another
   std::uint64_t refused_{};

@@ -1,0 +1,469 @@
+#include "service/service.h"
+
+#include <cassert>
+#include <iterator>
+#include <limits>
+#include <type_traits>
+#include <variant>
+
+#include <openssl/sha.h>
+
+#include "fmt/format.h"
+#include "platform/names.h"
+#include "service/queries.h"
+#include "service/replies.h"
+
+namespace tensorforge::service {
+namespace {
+
+/// Answers without events that are kept for retries, of all sessions together.
+constexpr std::size_t kMaxRemembered = 16'384;
+
+/// The stream that a command asks to change; empty: that shows only when it is decided.
+struct TargetStream {
+  const State& state;
+
+  std::string operator()(const registry::Command& c) const { return std::visit(*this, c); }
+  std::string operator()(const gpu_memory::Command& c) const { return std::visit(*this, c); }
+  std::string operator()(const checkpoint::Command& c) const { return std::visit(*this, c); }
+  std::string operator()(const AcceptClock&) const { return "server"; }
+
+  std::string operator()(const registry::RegisterModel& c) const { return "model/" + c.model.model_id; }
+  std::string operator()(const registry::TransitionState& c) const { return "model/" + c.model_id; }
+  std::string operator()(const registry::RecordValidation& c) const { return "model/" + c.validation.model_id; }
+
+  std::string operator()(const gpu_memory::CreatePool& c) const { return "pool/" + c.device.device_id; }
+  template <class C>
+  requires requires(C c) { c.device_id; }
+  std::string operator()(const C& c) const { return "pool/" + c.device_id; }
+
+  std::string operator()(const checkpoint::CreateCheckpoint& c) const { return "run/" + c.request.training_run_id; }
+  std::string operator()(const checkpoint::CollectGarbage&) const { return ""; }
+  std::string operator()(const checkpoint::SetPolicy& c) const {
+    return c.training_run_id ? "run/" + *c.training_run_id : "server";
+  }
+  template <class C>
+  requires requires(C c) { c.checkpoint_id; }
+  std::string operator()(const C& c) const {
+    const std::string* run = state.checkpoint.run_of(c.checkpoint_id);
+    return run == nullptr ? "" : "run/" + *run;
+  }
+};
+
+absl::Status check_unchanged(const State& state, const std::string& stream, Sequence if_sequence) {
+  const Sequence last = stream.empty() ? 0 : state.last_of(stream);
+  if (last <= if_sequence) return absl::OkStatus();
+  return absl::AbortedError(fmt::format("stream {} was changed at sequence {}, after {}: read it again and redo",
+                                        names::quoted(stream), last, if_sequence));
+}
+
+template <class DomainEvents>
+std::vector<Event> widened(DomainEvents&& events) {
+  return {std::make_move_iterator(events.begin()), std::make_move_iterator(events.end())};
+}
+
+/// Why a command may not stand in a Batch; nullptr: it may.
+const char* barred_from_batch(const SingleCommand& command) {
+  if (std::holds_alternative<AcceptClock>(command)) return "AcceptClock";
+  if (const auto* gpu = std::get_if<gpu_memory::Command>(&command)) {
+    if (std::holds_alternative<gpu_memory::Evict>(*gpu)) return "Evict";
+    if (std::holds_alternative<gpu_memory::Defragment>(*gpu)) return "Defragment";
+  }
+  const auto* checkpoints = std::get_if<checkpoint::Command>(&command);
+  const bool collects = checkpoints != nullptr && std::holds_alternative<checkpoint::CollectGarbage>(*checkpoints);
+  return collects ? "CollectGarbage" : nullptr;
+}
+
+const gpu_memory::AllocationRefused* refused_allocation(const Event& event) {
+  const auto* gpu = std::get_if<gpu_memory::Event>(&event);
+  return gpu == nullptr ? nullptr : std::get_if<gpu_memory::AllocationRefused>(gpu);
+}
+
+/// What a Batch did so far, so that it can be taken back.
+struct BatchUndo {
+  registry::Undo registry;
+  gpu_memory::Undo gpu_memory;
+  checkpoint::Undo checkpoint;
+
+  void apply(State& state, const Event& event) {
+    struct Applier {
+      State& state;
+      BatchUndo& undo;
+      void operator()(const registry::Event& e) const { registry::apply(state.registry, e, &undo.registry); }
+      void operator()(const gpu_memory::Event& e) const { gpu_memory::apply(state.gpu_memory, e, &undo.gpu_memory); }
+      void operator()(const checkpoint::Event& e) const { checkpoint::apply(state.checkpoint, e, &undo.checkpoint); }
+      void operator()(const ServerEvent&) const {}
+    };
+    std::visit(Applier{state, *this}, event);
+  }
+  void roll_back(State& state) {
+    registry::undo(state.registry, std::move(registry));
+    gpu_memory::undo(state.gpu_memory, std::move(gpu_memory));
+    checkpoint::undo(state.checkpoint, std::move(checkpoint));
+  }
+};
+
+Result<std::vector<std::string>> encode_all(const std::vector<Record>& records) {
+  std::vector<std::string> encoded;
+  encoded.reserve(records.size());
+  std::size_t bytes = 0;
+  for (const Record& record : records) {
+    Result<std::string> one = codec::encode_record(record);
+    if (!one.ok()) return one.status();
+    bytes += one->size();
+    encoded.push_back(*std::move(one));
+  }
+  if (bytes <= storage::kMaxCommandBytes) return encoded;
+  return absl::InvalidArgumentError(
+      fmt::format("the command's records take {} bytes, at most {} are allowed", bytes, storage::kMaxCommandBytes));
+}
+
+}  // namespace
+
+Service::Service(Config config, State state, RandomBytes random, Now now)
+    : config_(config),
+      state_(std::move(state)),
+      random_(std::move(random)),
+      now_(now),
+      clock_(now, state_.time),
+      free_bytes_(std::numeric_limits<std::uint64_t>::max()) {
+  for (const auto* device : state_.gpu_memory.pools(std::nullopt, state_.gpu_memory.pool_count())) {
+    const auto stats = state_.gpu_memory.stats(device->device_id);
+    allocation_rates_.emplace(device->device_id, AllocationRate(stats->allocated_bytes + stats->pinned_bytes));
+  }
+  if (clock_.suspect()) {
+    warnings_.push_back(
+        fmt::format("the wall clock ({} ms) is over 366 days past the log's last time ({} ms): changes are refused "
+                    "until it is set back or accepted (server accept-clock)",
+                    now.wall_ms, state_.time));
+  }
+}
+
+void Service::on_tick(Now now) {
+  now_ = now;
+  std::optional<std::string> warning = clock_.on_tick(now);
+  if (warning) warnings_.push_back(*std::move(warning));
+}
+
+std::vector<std::string> Service::take_warnings() { return std::exchange(warnings_, {}); }
+
+std::string Service::changes_refused_because() const {
+  if (free_bytes_ < config_.reserve_bytes) {
+    return fmt::format("{} bytes are free on the disk, under the reserve of {}: free some", free_bytes_,
+                       config_.reserve_bytes);
+  }
+  if (clock_.suspect()) {
+    return fmt::format(
+        "the wall clock ({} ms) is too far ahead of the log's time ({} ms): set it right, or accept it "
+        "(server accept-clock)",
+        now_.wall_ms, state_.time);
+  }
+  return "";
+}
+
+absl::Status Service::check_session(const SessionId& id, Sequence opened_at) const {
+  if (opened_at > state_.sessions.horizon() || state_.sessions.find(id) != nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      fmt::format("session {0} was idle for too long and is forgotten: the outcome of what it has open is unknown; see "
+                  "log history session/{0}, then begin a new session",
+                  format_session(id)));
+}
+
+absl::Status Service::check_number(const Request& request, const Sessions::Session* session) const {
+  if (request.command_number == 0) return absl::InvalidArgumentError("command number 0: they count from 1");
+  if (request.answered_below > request.command_number) {
+    return absl::InvalidArgumentError(fmt::format("command {} says that all below {} are answered, itself too",
+                                                  request.command_number, request.answered_below));
+  }
+  std::uint64_t answered_below = std::max<std::uint64_t>(request.answered_below, 1);
+  if (session != nullptr) answered_below = std::max(answered_below, session->answered_below);
+  if (request.command_number < answered_below) {
+    return absl::FailedPreconditionError(
+        fmt::format("command {} was answered before, as the session itself said (all below {})", request.command_number,
+                    answered_below));
+  }
+  if (request.command_number - answered_below < state_.sessions.limits().window) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      fmt::format("command {} is {} or more past the lowest unanswered one, {}: wait for that answer",
+                  request.command_number, state_.sessions.limits().window, answered_below));
+}
+
+Service::Outcome Service::execute(const Caller& caller, const Request& request, const Command& command) {
+  const Sessions::Session* session = state_.sessions.find(caller.session);
+  if (session != nullptr) {
+    const Sessions::Entry* entry = session->find(request.command_number);
+    if (entry != nullptr) return {{}, *entry};
+  }
+  absl::Status status = check_number(request, session);
+  if (status.ok()) status = check_session(caller.session, caller.opened_at);
+  if (status.ok()) status = names::check_text("reason", request.reason, names::kMaxTextBytes);
+  if (status.ok()) {
+    const auto known = remembered_.find({caller.session, request.command_number});
+    if (known != remembered_.end()) return {known->second, std::nullopt};
+    status = check_gates(command);
+  }
+  if (status.ok()) return {run(caller, request, command), std::nullopt};
+  ++refused_;
+  return {reply_with(std::move(status)), std::nullopt};
+}
+
+absl::Status Service::check_gates(const Command& command) const {
+  const std::string why = changes_refused_because();
+  if (why.empty()) return absl::OkStatus();
+  if (free_bytes_ < config_.reserve_bytes) return absl::ResourceExhaustedError(why);
+  const auto* single = std::get_if<SingleCommand>(&command);
+  if (single != nullptr && std::holds_alternative<AcceptClock>(*single)) return absl::OkStatus();
+  return absl::FailedPreconditionError(why);
+}
+
+Reply Service::run(const Caller& caller, const Request& request, const Command& command) {
+  const auto* single = std::get_if<SingleCommand>(&command);
+  const Result<std::vector<Record>> records =
+      single != nullptr ? run_single(caller, request, *single) : run_batch(caller, request, std::get<Batch>(command));
+  if (records.ok() && !records->empty()) return reply_from_records(*records);
+  Reply reply = reply_with(records.status());
+  if (records.ok()) {
+    reply.result = unchanged_result(command, reply.sequence, reply.incarnation);
+  } else {
+    ++refused_;
+  }
+  remember(caller.session, request.command_number, reply);
+  return reply;
+}
+
+Result<std::vector<Record>> Service::run_single(const Caller& caller, const Request& request,
+                                                const SingleCommand& command) {
+  Result<std::vector<Event>> events = decide(command, request.if_sequence);
+  if (!events.ok()) return events.status();
+  if (events->empty()) return std::vector<Record>{};
+
+  std::vector<Decided> decided;
+  decided.reserve(events->size());
+  for (Event& event : *events) decided.push_back({std::move(event), 0});
+  std::vector<Record> records = make_records(caller, request, std::move(decided), 0);
+  storage::Note note = make_note(caller, request, records);
+  const Result<std::vector<std::string>> encoded = encode_all(records);
+  if (!encoded.ok()) return encoded.status();
+
+  for (const Record& record : records) apply_event(state_, record.event);
+  commit(records, *encoded, std::move(note));
+  if (std::holds_alternative<AcceptClock>(command)) clock_.accept(now_);
+  return records;
+}
+
+Result<std::vector<Record>> Service::run_batch(const Caller& caller, const Request& request, const Batch& batch) {
+  if (batch.items.empty() || batch.items.size() > kMaxBatchItems) {
+    return absl::InvalidArgumentError(
+        fmt::format("a batch has 1 to {} commands, not {}", kMaxBatchItems, batch.items.size()));
+  }
+  BatchUndo undo;
+  std::vector<Decided> decided;
+  const auto refuse = [&](std::size_t index, absl::StatusCode code, std::string_view message) {
+    undo.roll_back(state_);
+    return absl::Status(code, fmt::format("command {} of the batch: {}", index + 1, message));
+  };
+  for (std::size_t index = 0; index < batch.items.size(); ++index) {
+    const BatchItem& item = batch.items[index];
+    if (const char* barred = barred_from_batch(item.command)) {
+      return refuse(index, absl::StatusCode::kInvalidArgument, fmt::format("{} may not stand in a batch", barred));
+    }
+    Result<std::vector<Event>> events = decide(item.command, item.if_sequence ? item.if_sequence : request.if_sequence);
+    if (!events.ok()) return refuse(index, events.status().code(), std::string(events.status().message()));
+    for (Event& event : *events) {
+      if (const auto* refused = refused_allocation(event)) {
+        return refuse(index, absl::StatusCode::kResourceExhausted, gpu_memory::refusal_message(*refused));
+      }
+      undo.apply(state_, event);
+      decided.push_back({std::move(event), static_cast<std::uint32_t>(index)});
+    }
+  }
+  if (decided.empty()) return std::vector<Record>{};
+
+  std::vector<Record> records =
+      make_records(caller, request, std::move(decided), static_cast<std::uint32_t>(batch.items.size()));
+  storage::Note note = make_note(caller, request, records);
+  const Result<std::vector<std::string>> encoded = encode_all(records);
+  if (!encoded.ok()) {
+    undo.roll_back(state_);
+    return encoded.status();
+  }
+  commit(records, *encoded, std::move(note));
+  return records;
+}
+
+Result<std::vector<Event>> Service::decide(const SingleCommand& command,
+                                           const std::optional<Sequence>& if_sequence) const {
+  Result<std::vector<Event>> events = decide_events(command);
+  if (!if_sequence || absl::IsInvalidArgument(events.status())) return events;
+  // A refusal may well come from the change that the caller has not seen, so the lost check goes first.
+  absl::Status unchanged = check_unchanged(state_, std::visit(TargetStream{state_}, command), *if_sequence);
+  if (!unchanged.ok()) return unchanged;
+  if (!events.ok()) return events;
+  for (const Event& event : *events) {
+    for (const std::string& stream : streams_of(event)) {
+      unchanged = check_unchanged(state_, stream, *if_sequence);
+      if (!unchanged.ok()) return unchanged;
+    }
+  }
+  return events;
+}
+
+Result<std::vector<Event>> Service::decide_events(const SingleCommand& command) const {
+  if (const auto* models = std::get_if<registry::Command>(&command)) {
+    Result<registry::Events> events = registry::decide(state_.registry, *models);
+    if (!events.ok()) return events.status();
+    for (registry::Event& event : *events) {
+      if (auto* registered = std::get_if<registry::ModelRegistered>(&event)) registered->model.registered_at = stamp();
+    }
+    return widened(*std::move(events));
+  }
+  if (const auto* gpu = std::get_if<gpu_memory::Command>(&command)) {
+    const gpu_memory::Context context{stamp(), state_.incarnation(), config_.max_changes, config_.max_evictions,
+                                      config_.touch_granularity_ms};
+    Result<gpu_memory::Events> events = gpu_memory::decide(state_.gpu_memory, *gpu, context);
+    if (!events.ok()) return events.status();
+    return widened(*std::move(events));
+  }
+  if (const auto* checkpoints = std::get_if<checkpoint::Command>(&command)) {
+    const checkpoint::Context context{stamp(), state_.incarnation(), config_.max_changes, config_.max_reply_bytes};
+    Result<checkpoint::Events> events = checkpoint::decide(state_.checkpoint, *checkpoints, context);
+    if (!events.ok()) return events.status();
+    return widened(*std::move(events));
+  }
+  if (!clock_.suspect()) return std::vector<Event>{};
+  return std::vector<Event>{ServerEvent{ClockAccepted{state_.time}}};
+}
+
+std::vector<Record> Service::make_records(const Caller& caller, const Request& request, std::vector<Decided> events,
+                                          std::uint32_t batch_size) const {
+  std::vector<Record> records;
+  records.reserve(events.size());
+  const auto parts = static_cast<std::uint32_t>(events.size());
+  for (std::uint32_t part = 0; part < parts; ++part) {
+    Record& record = records.emplace_back();
+    record.sequence = state_.sequence + 1 + part;
+    record.time = stamp();
+    record.wall_time = now_.wall_ms;
+    record.incarnation = state_.incarnation();
+    record.actor = caller.actor;
+    record.actor_source = caller.actor_source;
+    record.session = caller.session;
+    record.command_number = request.command_number;
+    record.answered_below = request.answered_below;
+    record.part = part;
+    record.parts = parts;
+    record.batch_index = events[part].batch_index;
+    record.batch_size = batch_size;
+    record.event = std::move(events[part].event);
+  }
+  if (state_.sessions.find(caller.session) == nullptr) records.front().opened_at = caller.opened_at;
+  return records;
+}
+
+storage::Note Service::make_note(const Caller& caller, const Request& request, std::vector<Record>& records) {
+  // A note costs a key of its own in the database, so only a change that somebody explains has one.
+  if (request.reason.empty()) return {};
+  storage::Note note;
+  note.sequence = records.front().sequence;
+  note.bytes = codec::encode_note({request.reason, "", caller.peer_address});
+  random_(note.salt);
+  std::string salted(note.salt.begin(), note.salt.end());
+  salted += note.bytes;
+  Hash hash{};
+  SHA256(reinterpret_cast<const unsigned char*>(salted.data()), salted.size(), hash.data());
+  records.front().note_hash = hash;
+  return note;
+}
+
+void Service::commit(const std::vector<Record>& records, const std::vector<std::string>& encoded, storage::Note note) {
+  if (groups_.empty() || last_group_sealed_) {
+    storage::Group& group = groups_.emplace_back();
+    group.first = records.front().sequence;
+    group.incarnation = state_.incarnation();
+    last_group_sealed_ = false;
+  }
+  storage::Group& group = groups_.back();
+  group.add(encoded);
+  if (note.sequence != 0) group.notes.push_back(std::move(note));
+
+  const Sequence before = state_.sequence;
+  for (const Record& record : records) {
+    const absl::Status applied = apply_log_facts(state_, record);
+    assert(applied.ok());  // made from this very state
+    static_cast<void>(applied);
+  }
+  watch_pools(records);
+  if (before / kNotedDigestInterval < state_.sequence / kNotedDigestInterval) note_digest_at_end();
+}
+
+void Service::note_digest_at_end() {
+  if (groups_.empty()) return;
+  groups_.back().noted_digest = encode_noted_digest(state_);
+  last_group_sealed_ = true;
+}
+
+std::size_t Service::gathered_bytes() const {
+  std::size_t bytes = 0;
+  for (const storage::Group& group : groups_) bytes += group.bytes.size();
+  return bytes;
+}
+
+std::optional<storage::Group> Service::take_group() {
+  if (groups_.empty()) return std::nullopt;
+  storage::Group group = std::move(groups_.front());
+  groups_.pop_front();
+  return group;
+}
+
+void Service::watch_pools(const std::vector<Record>& records) {
+  // Only a Batch concerns more than one pool, and it is short.
+  const std::string* last = nullptr;
+  const auto note = [&](const std::string& device_id) {
+    if (last != nullptr && *last == device_id) return;
+    last = &device_id;
+    const auto stats = state_.gpu_memory.stats(device_id);
+    const auto [rate, is_new] = allocation_rates_.try_emplace(device_id, AllocationRate(0));
+    rate->second.note(now_.boot_ms, stats->allocated_bytes + stats->pinned_bytes);
+  };
+  for (const Record& record : records) {
+    const auto* event = std::get_if<gpu_memory::Event>(&record.event);
+    if (event == nullptr) continue;
+    std::visit(
+        [&](const auto& e) {
+          if constexpr (std::is_same_v<std::decay_t<decltype(e)>, gpu_memory::PoolCreated>) {
+            note(e.device.device_id);
+          } else {
+            note(e.device_id);
+          }
+        },
+        *event);
+  }
+}
+
+void Service::remember(const SessionId& session, std::uint64_t number, const Reply& reply) {
+  if (remembered_order_.size() == kMaxRemembered) {
+    remembered_.erase(remembered_order_.front());
+    remembered_order_.pop_front();
+  }
+  remembered_.emplace(Number{session, number}, reply);
+  remembered_order_.emplace_back(session, number);
+}
+
+Reply Service::answer(const Query& query) const {
+  const Reading reading{state_, config_, [this](std::string_view device_id) {
+                          const auto rate =
+                              allocation_rates_.find(absl::string_view(device_id.data(), device_id.size()));
+                          return rate == allocation_rates_.end() ? 0.0 : rate->second.bytes_per_second(now_.boot_ms);
+                        }};
+  return service::answer(reading, query);
+}
+
+Reply Service::reply_with(absl::Status status) const {
+  Reply reply;
+  reply.status = std::move(status);
+  reply.sequence = state_.sequence;
+  reply.incarnation = state_.incarnation();
+  return reply;
+}
+
+}  // namespace tensorforge::service

@@ -1,0 +1,116 @@
+#include "service/state.h"
+
+#include <algorithm>
+#include <array>
+#include <iterator>
+#include <utility>
+
+#include "fmt/format.h"
+
+namespace tensorforge::service {
+namespace {
+
+struct EventApplier {
+  State& state;
+  void operator()(const registry::Event& event) const { registry::apply(state.registry, event); }
+  void operator()(const gpu_memory::Event& event) const { gpu_memory::apply(state.gpu_memory, event); }
+  void operator()(const checkpoint::Event& event) const { checkpoint::apply(state.checkpoint, event); }
+  void operator()(const ServerEvent&) const {}  // concerns the log itself: apply_log_facts()
+};
+
+void put_number(std::string& out, std::uint64_t value) {
+  for (unsigned shift = 0; shift < 64; shift += 8) out.push_back(static_cast<char>((value >> shift) & 0xFFU));
+}
+
+std::uint64_t number_at(std::string_view bytes, std::size_t index) {
+  std::uint64_t value = 0;
+  for (std::size_t i = 0; i < 8; ++i) {
+    value |= std::uint64_t{static_cast<unsigned char>(bytes[index * 8 + i])} << (8 * i);
+  }
+  return value;
+}
+
+constexpr std::size_t kNotedDigestBytes = 7 * 8;
+
+}  // namespace
+
+Sequence State::last_of(std::string_view stream) const {
+  const auto found = last_of_stream.find(absl::string_view(stream.data(), stream.size()));
+  return found == last_of_stream.end() ? 0 : found->second;
+}
+
+bool State::remembers(Sequence told, std::uint32_t told_incarnation) const {
+  const auto found = std::find_if(incarnations.begin(), incarnations.end(),
+                                  [&](const Incarnation& each) { return each.id == told_incarnation; });
+  if (found == incarnations.end()) return false;
+  const auto next = std::next(found);
+  return told <= (next == incarnations.end() ? sequence : next->first_sequence - 1);
+}
+
+Digest State::digest() const {
+  Digest sum = registry.digest();
+  sum += gpu_memory.digest();
+  sum += checkpoint.digest();
+  return sum;
+}
+
+void apply_event(State& state, const Event& event) { std::visit(EventApplier{state}, event); }
+
+absl::Status apply_log_facts(State& state, const Record& record) {
+  if (record.sequence != state.sequence + 1) {
+    return absl::DataLossError(
+        fmt::format("record {} stands where record {} belongs", record.sequence, state.sequence + 1));
+  }
+  if (record.time < state.time) {
+    return absl::DataLossError(fmt::format("record {}: its time {} is before {}, that of the record before",
+                                           record.sequence, record.time, state.time));
+  }
+  if (const auto* server = std::get_if<ServerEvent>(&record.event)) {
+    if (std::holds_alternative<IncarnationStarted>(*server)) {
+      state.incarnations.push_back({record.incarnation, record.sequence});
+    }
+  }
+  if (record.incarnation != state.incarnation()) {
+    return absl::DataLossError(fmt::format("record {}: incarnation {:08x} in the middle of {:08x}", record.sequence,
+                                           record.incarnation, state.incarnation()));
+  }
+  state.sequence = record.sequence;
+  state.time = record.time;
+  for (std::string& stream : streams_of(record.event)) state.last_of_stream[std::move(stream)] = record.sequence;
+  return state.sessions.apply(record);
+}
+
+absl::Status apply_record(State& state, const Record& record) {
+  absl::Status status = apply_log_facts(state, record);
+  if (status.ok()) apply_event(state, record.event);
+  return status;
+}
+
+NotedDigest noted_digest(const State& state) {
+  return {state.sequence, state.registry.digest(), state.gpu_memory.digest(), state.checkpoint.digest()};
+}
+
+std::string encode_noted_digest(const State& state) {
+  const NotedDigest noted = noted_digest(state);
+  std::string out;
+  out.reserve(kNotedDigestBytes);
+  put_number(out, noted.sequence);
+  for (const Digest& digest : {noted.registry, noted.gpu_memory, noted.checkpoint}) {
+    put_number(out, digest.low);
+    put_number(out, digest.high);
+  }
+  return out;
+}
+
+Result<NotedDigest> decode_noted_digest(std::string_view bytes) {
+  if (bytes.size() != kNotedDigestBytes) {
+    return absl::DataLossError(
+        fmt::format("a noted digest has {} bytes, this one has {}", kNotedDigestBytes, bytes.size()));
+  }
+  const auto digest_at = [&](std::size_t index) {
+    return Digest{.high = number_at(bytes, index + 1), .low = number_at(bytes, index)};
+  };
+  return NotedDigest{number_at(bytes, 0), digest_at(1), digest_at(3), digest_at(5)};
+}
+
+}  // namespace tensorforge::service
