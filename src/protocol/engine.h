@@ -3,22 +3,20 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <list>
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "codec/frame_reader.h"
 #include "codec/reply.h"
 #include "codec/request.h"
 #include "platform/result.h"
-#include "protocol/frames.h"
 #include "service/log_reader.h"
 #include "service/service.h"
 #include "storage/journal.h"
@@ -40,7 +38,8 @@ struct Config {
   std::uint64_t half_frame_timeout_ms{30'000};   ///< a frame that began and does not end
   std::uint64_t slow_reader_timeout_ms{30'000};  ///< answers wait and the peer takes none
   std::uint64_t idle_timeout_ms{0};              ///< no request for so long; 0: never
-  std::uint64_t shutdown_timeout_ms{5'000};      ///< for peers to take their last answers
+  std::uint64_t shutdown_timeout_ms{5'000};      ///< for peers to take their last answers at a clean stop
+  std::uint64_t failure_timeout_ms{1'000};       ///< ... and when the disk failed
 };
 
 /// What is known of the service outside the engine, for `server status`.
@@ -59,17 +58,17 @@ struct Effects {
   };
   struct Read {
     ReadId id{};
-    std::variant<service::LogRead, query::VerifyLog> what;
+    service::LogRead what;
   };
   std::vector<Send> sends;              ///< in order; each is reported by on_sent() when the socket took it
-  std::vector<ConnectionId> closes;     ///< after what was given to send; no on_disconnect() is needed for them
+  std::vector<ConnectionId> closes;     ///< close now; what the socket has not taken is dropped, nothing is reported
   std::vector<ConnectionId> pauses;     ///< stop reading from these ...
   std::vector<ConnectionId> resumes;    ///< ... and read from these again
   std::optional<storage::Group> group;  ///< for Journal::submit()
-  std::vector<Read> reads;              ///< for another thread: service::run_read(), or a verification of the log
+  std::vector<Read> reads;              ///< for another thread: service::run_read(); a VerifyLog takes very long
   std::vector<std::string> warnings;    ///< for the service's log
   bool more_work{};                     ///< call on_turn() soon, after other input had its chance
-  std::optional<int> exit_code;         ///< send what was given to send, then end the process with this
+  std::optional<int> exit_code;         ///< nothing is left to do: end the process with this
 };
 
 /// The whole service as a state machine: bytes, completions and ticks go in, bytes, groups and reads come out.
@@ -104,9 +103,10 @@ class Engine {
   void on_synced(Sequence last);
   /// Everything up to `head` may be answered.
   void on_durable(const storage::TreeHead& head);
-  /// Final: whatever is not durable is answered with kUnavailable, and so is all that follows; exit code 3.
+  /// Final: whatever is not durable is answered with kUnavailable, and so is all that follows; exit code 3 as soon as
+  /// the peers took these answers, or after a second.
   void on_journal_failed(const absl::Status& why);
-  /// The answer of an Effects::Read, from service::run_read() or the verification.
+  /// The answer of an Effects::Read, from service::run_read().
   void on_read_done(ReadId, Reply reply);
   void on_free_bytes(std::uint64_t bytes) { service_.on_free_bytes(bytes); }
   /// For `server status`: the log was checked in full up to here.
@@ -122,49 +122,46 @@ class Engine {
   std::size_t connection_count() const { return connections_.size(); }
 
  private:
-  /// The place of one answer in the order of its connection.
-  struct Slot {
-    std::uint64_t correlation_id{};
-    Sequence needs{};   ///< what must be durable before it leaves
-    std::string frame;  ///< empty while a read is under way
-  };
   struct Connection;
   /// A read of the log that somebody waits for.
   struct PendingRead {
     ConnectionId connection{};
     std::uint64_t correlation_id{};
-    std::uint64_t slot{};  ///< number of the slot in order; 0: it has none and leaves when it is ready
-    Sequence needs{};      ///< cannot begin before this is durable
-    std::variant<service::LogRead, query::VerifyLog> what;
+    std::optional<std::uint64_t> slot;  ///< its place among the answers in order; nullopt: it leaves when it is ready
+    Sequence needs{};                   ///< it begins when this is durable
+    bool begun{};
+    service::LogRead what;
   };
-  /// The state at the end of a group, until that is durable: what `server status` tells.
+  /// The state at the end of a group: what `server status` tells when that is durable.
   struct Boundary {
-    Sequence sequence{};
     Digest digest;
-    result::Status status;
+    storage::TreeHead head;  ///< the root is known when it is durable
+    std::uint64_t time{};
+    std::uint64_t models{}, model_versions{}, pools{}, live_blocks{}, checkpoints{}, sessions{};
   };
 
+  Connection* find(ConnectionId);
   bool may_take_requests(const Connection&) const;
   void work(Connection&);
   void handle(Connection&, ClientMessage&&);
-  void on_hello(Connection&, const Hello&);
+  void on_hello(Connection&, Hello&&);
   void on_request(Connection&, const Request&);
   void on_command(Connection&, const Request&, const Command&);
   void on_query(Connection&, const Request&, const Query&);
   absl::Status check_hello(const Hello&) const;
   Reply status_reply() const;
-  void read(Connection&, std::uint64_t correlation_id, bool in_order,
-            std::variant<service::LogRead, query::VerifyLog> what, Sequence needs);
+  Reply refusal(absl::Status) const;
+  void answer(Connection&, std::uint64_t correlation_id, Reply&&);
+  void answer_unavailable(Connection&, std::uint64_t correlation_id);
+  void read(Connection&, std::uint64_t correlation_id, bool in_order, service::LogRead&& what, Sequence needs);
   void start_reads();
-  void answer(Connection&, std::uint64_t correlation_id, Reply reply);
   void fail(Connection&, absl::Status why);
   void release(Connection&);
-  void release_all();
-  void send(Connection&, std::string bytes);
+  void send(Connection&, std::string_view bytes);
   void close(Connection&);
-  void update_reading(Connection&);
+  void reconsider(Connection&);
   void check_timeouts();
-  void continue_shutdown();
+  void check_end();
   Boundary boundary() const;
 
   Config config_;
@@ -173,16 +170,23 @@ class Engine {
   service::Now now_;
   std::map<ConnectionId, std::unique_ptr<Connection>> connections_;
   absl::flat_hash_map<SessionId, ConnectionId> sessions_;
-  std::deque<ConnectionId> turns_;  ///< with frames that wait for their turn
+  std::deque<ConnectionId> turns_;   ///< with frames that wait for their turn
+  std::vector<ConnectionId> dirty_;  ///< with bytes for the next effects
+  std::vector<ConnectionId> reading_changed_;
   std::map<ReadId, PendingRead> reads_;
-  std::set<ReadId> waiting_reads_;  ///< of those, not yet begun
   ReadId last_read_{};
   bool group_in_flight_{};
-  storage::TreeHead durable_;
-  std::deque<Boundary> boundaries_;  ///< the first is durable
+  bool gathered_too_much_{};
+  Sequence durable_{};
+  Boundary told_;                    ///< the last boundary that is durable
+  std::deque<Boundary> boundaries_;  ///< those that are not yet
   Sequence verified_to_{};
   absl::Status journal_status_;
-  std::optional<std::uint64_t> shutdown_since_;  ///< boot clock
+  struct Ending {
+    int exit_code{};
+    std::uint64_t deadline{};  ///< boot clock
+  };
+  std::optional<Ending> ending_;
   std::uint64_t next_timeout_check_{};
   Effects effects_;
 };

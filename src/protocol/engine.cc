@@ -1,0 +1,568 @@
+#include "protocol/engine.h"
+
+#include <algorithm>
+#include <iterator>
+#include <limits>
+#include <utility>
+
+#include "fmt/format.h"
+#include "platform/names.h"
+
+namespace tensorforge::protocol {
+namespace {
+
+constexpr std::uint16_t kProtocol = 1;
+constexpr std::uint64_t kTimeoutCheckMs = 100;
+constexpr int kExitDone = 0;
+constexpr int kExitDiskFailed = 3;
+/// Reads of the log that one connection may have under way.
+constexpr std::size_t kMaxReads = 64;
+
+std::string encode(const Reply& reply) {
+  Result<std::string> frame = codec::encode_server_frame(reply);
+  if (frame.ok()) return *std::move(frame);
+  Reply refusal;
+  refusal.correlation_id = reply.correlation_id;
+  refusal.sequence = reply.sequence;
+  refusal.incarnation = reply.incarnation;
+  refusal.status = absl::ResourceExhaustedError("the answer does not fit into a frame: ask for a smaller page");
+  return codec::encode_server_frame(refusal).value();
+}
+
+absl::Status with_context(std::string_view context, const absl::Status& status) {
+  return {status.code(), fmt::format("{}: {}", context, std::string(status.message()))};
+}
+
+}  // namespace
+
+struct Engine::Connection {
+  /// The place of one answer in the order of the requests.
+  struct Slot {
+    std::uint64_t correlation_id{};
+    Sequence needs{};   ///< what must be durable before it leaves
+    std::string frame;  ///< empty while a read is under way
+  };
+  enum class Phase { Greeting, Open, Closing };
+
+  ConnectionId id{};
+  Phase phase{Phase::Greeting};
+  service::Caller caller;  ///< from the hello
+  bool may_change{};       ///< it has a session
+
+  codec::FrameReader input;
+  bool input_waits{};  ///< there may be a whole frame in `input`
+  bool has_turn{};     ///< is in turns_
+  bool wants_reading{true};
+  bool reads_socket{true};  ///< as the last effects said
+
+  std::deque<Slot> slots;
+  std::uint64_t first_slot{};  ///< number of slots.front()
+  std::size_t slot_bytes{};
+  std::size_t reads{};  ///< under way
+  std::string output;   ///< for the next effects
+  std::size_t unsent{};
+
+  // Boot clock.
+  std::uint64_t connected_at{}, last_request{}, last_sent{};
+  std::optional<std::uint64_t> half_frame_since;
+
+  std::size_t requests_in_flight() const { return slots.size() + reads; }
+};
+
+Engine::Engine(Config config, service::Config service_config, Identity identity, service::State state,
+               const storage::TreeHead& head, service::RandomBytes random, service::Now now)
+    : config_(config),
+      identity_(std::move(identity)),
+      service_(service_config, std::move(state), std::move(random), now),
+      now_(now),
+      durable_(head.sequence) {
+  told_ = boundary();
+  told_.head = head;
+}
+
+Engine::~Engine() = default;
+
+Engine::Connection* Engine::find(ConnectionId id) {
+  const auto found = connections_.find(id);
+  return found == connections_.end() ? nullptr : found->second.get();
+}
+
+// ---- connections
+
+void Engine::on_connect(ConnectionId id, std::string peer_address) {
+  if (ending_ || connections_.size() >= config_.max_connections) {
+    effects_.closes.push_back(id);
+    return;
+  }
+  auto connection = std::make_unique<Connection>();
+  connection->id = id;
+  connection->caller.peer_address = std::move(peer_address);
+  connection->connected_at = connection->last_request = connection->last_sent = now_.boot_ms;
+  connections_.emplace(id, std::move(connection));
+}
+
+void Engine::on_bytes(ConnectionId id, std::span<const std::byte> bytes) {
+  Connection* connection = find(id);
+  if (connection == nullptr || connection->phase == Connection::Phase::Closing) return;
+  connection->input.append(bytes);
+  connection->input_waits = true;
+  if (!connection->has_turn) work(*connection);
+}
+
+void Engine::on_sent(ConnectionId id, std::size_t bytes) {
+  Connection* connection = find(id);
+  if (connection == nullptr) return;
+  connection->unsent -= std::min(bytes, connection->unsent);
+  connection->last_sent = now_.boot_ms;
+  release(*connection);
+}
+
+void Engine::on_disconnect(ConnectionId id) {
+  Connection* connection = find(id);
+  if (connection == nullptr) return;
+  close(*connection);
+  effects_.closes.pop_back();  // it is closed
+}
+
+void Engine::close(Connection& connection) {
+  const ConnectionId id = connection.id;
+  const auto session = sessions_.find(connection.caller.session);
+  if (session != sessions_.end() && session->second == id) sessions_.erase(session);
+  std::erase_if(reads_, [&](const auto& read) { return read.second.connection == id; });
+  connections_.erase(id);
+  effects_.closes.push_back(id);
+}
+
+void Engine::fail(Connection& connection, absl::Status why) {
+  connection.phase = Connection::Phase::Closing;
+  connection.input_waits = false;
+  std::erase_if(reads_, [&](const auto& read) { return read.second.connection == connection.id && !read.second.slot; });
+  connection.reads = 0;
+  answer(connection, 0, refusal(std::move(why)));
+}
+
+// ---- requests
+
+bool Engine::may_take_requests(const Connection& connection) const {
+  return connection.phase != Connection::Phase::Closing && (!ending_ || ending_->exit_code != kExitDone) &&
+         connection.requests_in_flight() < config_.max_requests_in_flight &&
+         connection.slot_bytes + connection.unsent < config_.max_output_bytes && !gathered_too_much_;
+}
+
+void Engine::work(Connection& connection) {
+  const ConnectionId id = connection.id;
+  for (std::size_t frames = 0; frames < config_.frames_per_turn && may_take_requests(connection); ++frames) {
+    const auto frame = connection.input.next();
+    if (!frame.ok()) return fail(connection, with_context("malformed frame", frame.status()));
+    if (!*frame) {
+      connection.input_waits = false;
+      if (!connection.input.in_frame()) {
+        connection.half_frame_since.reset();
+      } else if (!connection.half_frame_since) {
+        connection.half_frame_since = now_.boot_ms;
+      }
+      break;
+    }
+    connection.half_frame_since.reset();
+    connection.last_request = now_.boot_ms;
+    Result<ClientMessage> message = codec::decode_client_frame(**frame);
+    if (!message.ok()) return fail(connection, with_context("malformed frame", message.status()));
+    handle(connection, *std::move(message));
+    if (find(id) == nullptr) return;
+    gathered_too_much_ = service_.gathered_bytes() >= config_.max_gathered_bytes;
+  }
+  reconsider(connection);
+}
+
+void Engine::on_turn() {
+  for (std::size_t left = turns_.size(); left > 0; --left) {
+    const ConnectionId id = turns_.front();
+    turns_.pop_front();
+    Connection* connection = find(id);
+    if (connection == nullptr) continue;
+    connection->has_turn = false;
+    work(*connection);
+  }
+}
+
+/// After anything that may let a connection go on, or stop it.
+void Engine::reconsider(Connection& connection) {
+  if (connection.input_waits && !connection.has_turn && may_take_requests(connection)) {
+    connection.has_turn = true;
+    turns_.push_back(connection.id);
+  }
+  // What was read and could not be taken yet is enough: input is bounded by what the socket reads at once.
+  const bool read = !connection.input_waits && may_take_requests(connection);
+  if (read == connection.wants_reading) return;
+  connection.wants_reading = read;
+  reading_changed_.push_back(connection.id);
+}
+
+void Engine::handle(Connection& connection, ClientMessage&& message) {
+  const bool greeted = connection.phase == Connection::Phase::Open;
+  if (auto* hello = std::get_if<Hello>(&message)) {
+    if (greeted) return fail(connection, absl::FailedPreconditionError("a connection says hello once"));
+    return on_hello(connection, std::move(*hello));
+  }
+  if (!greeted) return fail(connection, absl::FailedPreconditionError("the first message of a connection is a hello"));
+  on_request(connection, std::get<Request>(message));
+}
+
+absl::Status Engine::check_hello(const Hello& hello) const {
+  if (!journal_status_.ok()) return absl::UnavailableError("the disk failed: connect again after the restart");
+  if (hello.lowest_protocol > kProtocol || hello.highest_protocol < kProtocol) {
+    return absl::FailedPreconditionError(fmt::format("protocols {} to {} are offered, this service speaks {}",
+                                                     hello.lowest_protocol, hello.highest_protocol, kProtocol));
+  }
+  absl::Status actor = names::check_id("actor", hello.actor);
+  if (!actor.ok()) return actor;
+  const service::State& state = service_.state();
+  if (hello.seen_sequence > 0 && !state.remembers(hello.seen_sequence, hello.seen_incarnation)) {
+    return absl::DataLossError(
+        fmt::format("the log was rolled back: sequence {} of incarnation {:08x} was seen, and "
+                    "it is not in this log: begin a new session",
+                    hello.seen_sequence, hello.seen_incarnation));
+  }
+  if (!hello.session || !hello.opened_at) return absl::OkStatus();
+  if (*hello.opened_at > state.sequence) {
+    return absl::DataLossError(
+        fmt::format("the log was rolled back: the session was opened at sequence {}, and it "
+                    "ends at {}: begin a new session",
+                    *hello.opened_at, state.sequence));
+  }
+  return service_.check_session(*hello.session, *hello.opened_at);
+}
+
+void Engine::on_hello(Connection& connection, Hello&& hello) {
+  absl::Status status = check_hello(hello);
+  if (!status.ok()) return fail(connection, std::move(status));
+  const service::State& state = service_.state();
+  Welcome welcome;
+  welcome.protocol = kProtocol;
+  welcome.log_id = identity_.log_id;
+  welcome.incarnation = state.incarnation();
+  welcome.sequence = state.sequence;
+  welcome.server = "tensorforged " + identity_.version;
+  welcome.opened_at = hello.opened_at.value_or(state.sequence);
+
+  connection.caller.actor = std::move(hello.actor);
+  if (hello.session) {
+    if (const auto* known = state.sessions.find(*hello.session)) welcome.opened_at = known->opened_at;
+    const auto other = sessions_.find(*hello.session);
+    if (other != sessions_.end()) close(*find(other->second));
+    sessions_[*hello.session] = connection.id;
+    connection.caller.session = *hello.session;
+    connection.caller.opened_at = welcome.opened_at;
+    connection.may_change = true;
+  }
+  connection.phase = Connection::Phase::Open;
+  connection.slots.push_back({0, state.sequence, codec::encode_server_frame(welcome).value()});
+  connection.slot_bytes += connection.slots.back().frame.size();
+  release(connection);
+}
+
+void Engine::on_request(Connection& connection, const Request& request) {
+  if (request.correlation_id == 0) {
+    return fail(connection, absl::InvalidArgumentError("correlation id 0: they count from 1"));
+  }
+  if (!journal_status_.ok()) return answer_unavailable(connection, request.correlation_id);
+  if (const auto* command = std::get_if<Command>(&request.body)) return on_command(connection, request, *command);
+  on_query(connection, request, std::get<Query>(request.body));
+}
+
+void Engine::on_command(Connection& connection, const Request& request, const Command& command) {
+  if (!connection.may_change) {
+    return answer(connection, request.correlation_id,
+                  refusal(absl::FailedPreconditionError(
+                      "this connection only reads: a hello with a session may change something")));
+  }
+  service::Service::Outcome outcome = service_.execute(connection.caller, request, command);
+  if (!outcome.in_log) return answer(connection, request.correlation_id, std::move(outcome.reply));
+  read(connection, request.correlation_id, true, service::ReadAnswer{outcome.in_log->first, outcome.in_log->count},
+       outcome.in_log->last());
+}
+
+void Engine::on_query(Connection& connection, const Request& request, const Query& query) {
+  const auto read_when_ready = [&](service::LogRead what) {
+    if (connection.reads >= kMaxReads) {
+      return answer(connection, request.correlation_id,
+                    refusal(absl::ResourceExhaustedError(
+                        fmt::format("{} reads of the log are under way: wait for their answers", kMaxReads))));
+    }
+    read(connection, request.correlation_id, false, std::move(what), service_.state().sequence);
+  };
+  if (const auto* log = std::get_if<query::ReadLog>(&query)) return read_when_ready(*log);
+  if (const auto* history = std::get_if<query::ReadHistory>(&query)) return read_when_ready(*history);
+  if (std::holds_alternative<query::GetStatus>(query)) {
+    return answer(connection, request.correlation_id, status_reply());
+  }
+  if (!std::holds_alternative<query::VerifyLog>(query)) {
+    return answer(connection, request.correlation_id, service_.answer(query));
+  }
+  const bool verifies = std::any_of(reads_.begin(), reads_.end(), [](const auto& read) {
+    return std::holds_alternative<query::VerifyLog>(read.second.what);
+  });
+  if (!verifies) return read_when_ready(query::VerifyLog{});
+  answer(connection, request.correlation_id,
+         refusal(absl::ResourceExhaustedError("a verification of the log is under way: wait for it")));
+}
+
+// ---- answers
+
+Reply Engine::refusal(absl::Status status) const {
+  Reply reply;
+  reply.status = std::move(status);
+  // After a failure only what is durable may be told.
+  reply.sequence = journal_status_.ok() ? service_.state().sequence : durable_;
+  reply.incarnation = service_.state().incarnation();
+  return reply;
+}
+
+void Engine::answer(Connection& connection, std::uint64_t correlation_id, Reply&& reply) {
+  reply.correlation_id = correlation_id;
+  connection.slots.push_back({correlation_id, service_.state().sequence, encode(reply)});
+  connection.slot_bytes += connection.slots.back().frame.size();
+  if (!journal_status_.ok()) connection.slots.back().needs = 0;
+  release(connection);
+}
+
+void Engine::answer_unavailable(Connection& connection, std::uint64_t correlation_id) {
+  answer(connection, correlation_id,
+         refusal(absl::UnavailableError(fmt::format(
+             "the disk failed, the outcome is unknown: retry with the same number after the restart ({})",
+             std::string(journal_status_.message())))));
+}
+
+void Engine::read(Connection& connection, std::uint64_t correlation_id, bool in_order, service::LogRead&& what,
+                  Sequence needs) {
+  PendingRead read{connection.id, correlation_id, std::nullopt, needs, false, std::move(what)};
+  if (in_order) {
+    read.slot = connection.first_slot + connection.slots.size();
+    connection.slots.push_back({correlation_id, needs, ""});
+  } else {
+    ++connection.reads;
+  }
+  reads_.emplace(++last_read_, std::move(read));
+  start_reads();
+}
+
+void Engine::start_reads() {
+  for (auto& [id, read] : reads_) {
+    if (read.begun || read.needs > durable_) continue;
+    read.begun = true;
+    effects_.reads.push_back({id, read.what});
+  }
+}
+
+void Engine::on_read_done(ReadId id, Reply reply) {
+  const auto found = reads_.find(id);
+  if (found == reads_.end()) return;  // its connection is gone
+  const PendingRead read = std::move(found->second);
+  reads_.erase(found);
+  Connection& connection = *find(read.connection);
+  reply.correlation_id = read.correlation_id;
+  if (const auto* verified = std::get_if<result::LogVerified>(&reply.result)) {
+    if (reply.status.ok()) verified_to_ = std::max(verified_to_, verified->sequence);
+  }
+  if (read.slot) {
+    Connection::Slot& slot = connection.slots[static_cast<std::size_t>(*read.slot - connection.first_slot)];
+    slot.frame = encode(reply);
+    connection.slot_bytes += slot.frame.size();
+  } else {
+    --connection.reads;
+    send(connection, encode(reply));
+  }
+  release(connection);
+}
+
+/// Sends the answers that may leave, in order; closes what was to be closed behind the last one.
+void Engine::release(Connection& connection) {
+  while (!connection.slots.empty()) {
+    Connection::Slot& slot = connection.slots.front();
+    if (slot.frame.empty() || slot.needs > durable_) break;
+    connection.slot_bytes -= slot.frame.size();
+    send(connection, slot.frame);
+    connection.slots.pop_front();
+    ++connection.first_slot;
+  }
+  const bool leaving = connection.phase == Connection::Phase::Closing || (ending_ && ending_->exit_code == kExitDone);
+  if (leaving && connection.requests_in_flight() == 0 && connection.unsent == 0) return close(connection);
+  reconsider(connection);
+}
+
+void Engine::send(Connection& connection, std::string_view bytes) {
+  if (connection.output.empty()) dirty_.push_back(connection.id);
+  if (connection.unsent == 0) connection.last_sent = now_.boot_ms;
+  connection.output += bytes;
+  connection.unsent += bytes.size();
+}
+
+Engine::Boundary Engine::boundary() const {
+  const service::State& state = service_.state();
+  Boundary boundary;
+  boundary.digest = state.digest();
+  boundary.head.sequence = state.sequence;
+  boundary.head.incarnation = state.incarnation();
+  boundary.time = state.time;
+  boundary.models = state.registry.model_count();
+  boundary.model_versions = state.registry.version_count();
+  boundary.pools = state.gpu_memory.pool_count();
+  boundary.live_blocks = state.gpu_memory.live_block_count();
+  boundary.checkpoints = state.checkpoint.total_count();
+  boundary.sessions = state.sessions.size();
+  return boundary;
+}
+
+Reply Engine::status_reply() const {
+  result::Status status;
+  status.sequence = told_.head.sequence;
+  status.anchored_sequence = durable_;
+  status.state_digest = format_digest(told_.digest);
+  status.incarnation = told_.head.incarnation;
+  status.log_id = identity_.log_id;
+  status.verified_to = verified_to_;
+  status.root = told_.head.root;
+  status.version = identity_.version;
+  status.ack = identity_.ack;
+  status.started_at = identity_.started_at;
+  status.time = told_.time;
+  status.models = told_.models;
+  status.model_versions = told_.model_versions;
+  status.pools = told_.pools;
+  status.live_blocks = told_.live_blocks;
+  status.checkpoints = told_.checkpoints;
+  status.sessions = told_.sessions;
+  status.connections = connections_.size();
+  status.refused = service_.refused();
+  status.changes_refused_because = service_.changes_refused_because();
+  Reply reply;
+  reply.sequence = status.sequence;
+  reply.incarnation = status.incarnation;
+  reply.result = std::move(status);
+  return reply;
+}
+
+// ---- the journal
+
+void Engine::on_synced(Sequence) { group_in_flight_ = false; }
+
+void Engine::on_durable(const storage::TreeHead& head) {
+  if (head.sequence <= durable_) return;
+  durable_ = head.sequence;
+  while (!boundaries_.empty() && boundaries_.front().head.sequence <= head.sequence) {
+    if (boundaries_.front().head.sequence == head.sequence) {
+      told_ = boundaries_.front();
+      told_.head = head;
+    }
+    boundaries_.pop_front();
+  }
+  start_reads();
+  for (auto next = connections_.begin(); next != connections_.end();) {
+    release(*(next++)->second);  // which may close it
+  }
+}
+
+void Engine::on_journal_failed(const absl::Status& why) {
+  if (!journal_status_.ok()) return;
+  journal_status_ = why.ok() ? absl::UnavailableError("the disk failed") : why;
+  ending_ = Ending{kExitDiskFailed, now_.boot_ms + config_.failure_timeout_ms};
+  const auto reads = std::exchange(reads_, {});
+  for (auto& [id, connection] : connections_) {
+    // The answers that rest on what is durable may still leave; the others are unknown now.
+    std::deque<Connection::Slot> slots = std::exchange(connection->slots, {});
+    connection->slot_bytes = 0;
+    connection->reads = 0;
+    for (Connection::Slot& slot : slots) {
+      const bool rests_on_the_durable = !slot.frame.empty() && slot.needs <= durable_;
+      if (rests_on_the_durable) {
+        send(*connection, slot.frame);
+      } else {
+        answer_unavailable(*connection, slot.correlation_id);
+      }
+    }
+  }
+  for (const auto& [id, read] : reads) {
+    if (!read.slot) answer_unavailable(*find(read.connection), read.correlation_id);
+  }
+}
+
+// ---- time and the end
+
+void Engine::on_tick(service::Now now) {
+  now_ = now;
+  service_.on_tick(now);
+  if (now.boot_ms >= next_timeout_check_) {
+    next_timeout_check_ = now.boot_ms + kTimeoutCheckMs;
+    check_timeouts();
+  }
+}
+
+void Engine::check_timeouts() {
+  const auto passed = [this](std::uint64_t since, std::uint64_t timeout) { return now_.boot_ms >= since + timeout; };
+  for (auto next = connections_.begin(); next != connections_.end();) {
+    Connection& connection = *(next++)->second;
+    const bool takes_nothing = connection.unsent > 0 && passed(connection.last_sent, config_.slow_reader_timeout_ms);
+    const bool says_nothing =
+        connection.phase == Connection::Phase::Greeting && passed(connection.connected_at, config_.hello_timeout_ms);
+    const bool hangs =
+        connection.half_frame_since && passed(*connection.half_frame_since, config_.half_frame_timeout_ms);
+    const bool idle = config_.idle_timeout_ms > 0 && connection.requests_in_flight() == 0 &&
+                      passed(connection.last_request, config_.idle_timeout_ms);
+    if (takes_nothing || says_nothing || hangs || idle) close(connection);
+  }
+}
+
+void Engine::begin_shutdown() {
+  if (ending_) return;
+  ending_ = Ending{kExitDone, now_.boot_ms + config_.shutdown_timeout_ms};
+  service_.note_digest_at_end();
+  for (auto next = connections_.begin(); next != connections_.end();) release(*(next++)->second);
+}
+
+void Engine::check_end() {
+  if (!ending_) return;
+  if (ending_->exit_code == kExitDiskFailed) {
+    const bool told = std::all_of(connections_.begin(), connections_.end(),
+                                  [](const auto& each) { return each.second->unsent == 0; });
+    if (told || now_.boot_ms >= ending_->deadline) effects_.exit_code = kExitDiskFailed;
+    return;
+  }
+  if (now_.boot_ms >= ending_->deadline && durable_ == service_.state().sequence) {
+    while (!connections_.empty()) close(*connections_.begin()->second);
+  }
+  const bool all_durable = !group_in_flight_ && durable_ == service_.state().sequence;
+  if (connections_.empty() && all_durable) effects_.exit_code = kExitDone;
+}
+
+Effects Engine::take_effects() {
+  if (!group_in_flight_ && journal_status_.ok()) {
+    effects_.group = service_.take_group();
+    if (effects_.group) {
+      group_in_flight_ = true;
+      if (effects_.group->last() == service_.state().sequence) boundaries_.push_back(boundary());
+    }
+  }
+  if (gathered_too_much_ && service_.gathered_bytes() < config_.max_gathered_bytes) {
+    gathered_too_much_ = false;
+    for (auto& [id, connection] : connections_) reconsider(*connection);
+  }
+  check_end();
+  for (const ConnectionId id : std::exchange(dirty_, {})) {
+    Connection* connection = find(id);
+    if (connection != nullptr && !connection->output.empty()) {
+      effects_.sends.push_back({id, std::exchange(connection->output, {})});
+    }
+  }
+  for (const ConnectionId id : std::exchange(reading_changed_, {})) {
+    Connection* connection = find(id);
+    if (connection == nullptr || connection->wants_reading == connection->reads_socket) continue;
+    connection->reads_socket = connection->wants_reading;
+    (connection->reads_socket ? effects_.resumes : effects_.pauses).push_back(id);
+  }
+  effects_.more_work = !turns_.empty();
+  std::vector<std::string> warnings = service_.take_warnings();
+  std::move(warnings.begin(), warnings.end(), std::back_inserter(effects_.warnings));
+  return std::exchange(effects_, {});
+}
+
+}  // namespace tensorforge::protocol
