@@ -114,4 +114,21 @@ CheckedLog check_chunks(ChunkCursor& cursor, LogPoint start, const std::optional
   return checked;
 }
 
+absl::Status judge(const CheckedLog& checked, const TreeHead& anchor) {
+  const Sequence next = checked.end.sequence() + 1;
+  const std::string cause = checked.problem.ok() ? "" : fmt::format(" ({})", std::string(checked.problem.message()));
+  if (!checked.problem.ok() && !absl::IsDataLoss(checked.problem)) return checked.problem;
+  if (next <= anchor.sequence) {
+    return absl::DataLossError(
+        fmt::format("acknowledged events {}..{} are missing{}: {}", next, anchor.sequence, cause, kRemedy));
+  }
+  if (!checked.problem.ok()) {
+    return absl::DataLossError(fmt::format("events from {} on cannot be read{}: {}", next, cause, kRemedy));
+  }
+  if (!checked.root_at_anchor.ok()) {
+    return absl::DataLossError(fmt::format("{}: {}", std::string(checked.root_at_anchor.message()), kRemedy));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace tensorforge::storage

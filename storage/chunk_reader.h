@@ -43,4 +43,11 @@ struct CheckedLog {
 /// there; start is at or before it.
 CheckedLog check_chunks(ChunkCursor&, LogPoint start, const std::optional<TreeHead>& anchor);
 
+/// What to do about lost events, at the end of each message that tells of them.
+inline constexpr std::string_view kRemedy = "restore from a backup, or --accept-loss";
+
+/// Whether a log that was checked is all that `anchor` promised. kDataLoss: says which events are missing, and what to
+/// do.
+absl::Status judge(const CheckedLog&, const TreeHead& anchor);
+
 }  // namespace tensorforge::storage

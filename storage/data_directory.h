@@ -31,7 +31,7 @@ struct OpenOptions {
 
 /// A data directory, opened to be served.
 struct OpenedDirectory {
-  std::unique_ptr<Journal> journal;  ///< holds the directory's lock until it is closed; not started
+  std::unique_ptr<Journal> journal;  ///< not started; holds the directory until it is destroyed
   /// Set until a group is durable: the first record to append is the IncarnationStarted of this life.
   struct Incarnation {
     IncarnationCause cause{};

@@ -88,8 +88,7 @@ Result<LogVerified> MemoryJournal::verify() const {
   const std::lock_guard lock(mutex_);
   MapCursor cursor(chunks_);
   const CheckedLog checked = check_chunks(cursor, {}, durable_);
-  if (!checked.problem.ok()) return checked.problem;
-  if (!checked.root_at_anchor.ok()) return checked.root_at_anchor;
+  if (absl::Status status = judge(checked, durable_); !status.ok()) return status;
   return LogVerified{{checked.end.sequence(), checked.end.frontier.root(), durable_.incarnation},
                      checked.end.chunk_number,
                      checked.bytes,

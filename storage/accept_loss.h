@@ -1,0 +1,27 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <rocksdb/file_system.h>
+
+#include "storage/head.h"
+#include "storage/log_check.h"
+
+namespace tensorforge::storage {
+
+/// Puts a log that does not verify aside, whole, and begins a new life of it with the events that do.
+///
+/// `anchor` names the log, and the incarnation of the new life; `verdict` is of the database that is there now. What
+/// was there ends up in `data_dir`/lost-<last verified sequence>. A crash on the way loses nothing: the next opening
+/// refuses again, and the same call then goes on.
+absl::Status accept_loss(const std::shared_ptr<rocksdb::FileSystem>&, const std::string& data_dir, const Anchor& anchor,
+                         const LogVerdict& verdict);
+
+/// After such a crash: the new database may be complete while no other is in its place. Puts it there.
+absl::Status finish_accept_loss(rocksdb::FileSystem&, const std::string& data_dir);
+
+/// Makes `data_dir`/lost-<sequence>, or with a further number where that is taken. Its path.
+Result<std::string> make_lost_directory(rocksdb::FileSystem&, const std::string& data_dir, Sequence sequence);
+
+}  // namespace tensorforge::storage

@@ -1,0 +1,365 @@
+#include "storage/data_directory.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <openssl/rand.h>
+#include <rocksdb/file_system.h>
+#include <spdlog/spdlog.h>
+
+#include "storage/accept_loss.h"
+#include "storage/database.h"
+#include "storage/files.h"
+#include "storage/head.h"
+#include "storage/log_check.h"
+#include "storage/rocksdb_journal.h"
+
+namespace tensorforge::storage {
+namespace {
+
+std::string text(const absl::Status& status) { return std::string(status.message()); }
+
+absl::Status in_directory(const std::string& data_dir, const absl::Status& status) {
+  return {status.code(), fmt::format("{}: {}", data_dir, text(status))};
+}
+
+template <std::size_t N>
+std::array<std::uint8_t, N> random_bytes() {
+  std::array<std::uint8_t, N> bytes;
+  if (RAND_bytes(bytes.data(), static_cast<int>(N)) != 1) throw std::runtime_error("the system gives no random bytes");
+  return bytes;
+}
+
+/// 32 random bits, not 0 and not those of the life before.
+std::uint32_t new_incarnation(std::uint32_t before) {
+  for (;;) {
+    std::uint32_t number = 0;
+    std::memcpy(&number, random_bytes<4>().data(), sizeof number);
+    if (number != 0 && number != before) return number;
+  }
+}
+
+/// Step 1: whether there is a HEAD. kFailedPrecondition: the directory is not ours to touch.
+Result<bool> look(rocksdb::FileSystem& files, const std::string& data_dir) {
+  const Result<std::vector<std::string>> names = list_directory(files, data_dir);
+  if (absl::IsNotFound(names.status())) {
+    const Result<bool> exists = file_exists(files, data_dir);
+    if (exists.ok() && *exists) return absl::FailedPreconditionError("it is not a directory that can be read");
+    return false;
+  }
+  if (!names.ok()) return names.status();
+  if (std::binary_search(names->begin(), names->end(), "HEAD")) {
+    const Result<HeadFile> head = read_head(files, data_dir + "/HEAD");
+    if (absl::IsFailedPrecondition(head.status())) return head.status();
+    return true;
+  }
+  const auto foreign = std::find_if(names->begin(), names->end(), [](const std::string& name) {
+    return name != "lost+found" && name != "LOCK" && name != "HEAD.new";
+  });
+  if (foreign == names->end()) return false;
+  return absl::FailedPreconditionError(fmt::format(
+      "it has no HEAD, but \"{}\": it is not a data directory, or its HEAD was lost; nothing was changed", *foreign));
+}
+
+/// The opening of one directory to be served: docs/journal_format.md, "Opening", step by step.
+class Opening {
+ public:
+  explicit Opening(const OpenOptions& options)
+      : options_(options),
+        files_(options.file_system ? options.file_system : rocksdb::FileSystem::Default()),
+        head_path_(options.data_dir + "/HEAD"),
+        db_path_(options.data_dir + "/db") {}
+
+  Result<OpenedDirectory> run() {
+    Result<DirectoryLock> lock = look_and_lock();
+    if (!lock.ok()) return lock.status();
+    if (!has_head_) {
+      if (absl::Status status = start_first(); !status.ok()) return status;
+    } else if (absl::Status status = verify(); !status.ok()) {
+      return status;
+    }
+    return open(*std::move(lock));
+  }
+
+ private:
+  Result<DirectoryLock> look_and_lock() {
+    const Result<bool> first_look = look(*files_, options_.data_dir);
+    if (!first_look.ok()) return first_look.status();
+    const rocksdb::IOStatus made = files_->CreateDirIfMissing(options_.data_dir, {}, nullptr);
+    if (!made.ok()) return to_status(made, "create it");
+    Result<DirectoryLock> lock = DirectoryLock::take(files_, options_.data_dir + "/LOCK");
+    if (!lock.ok()) return lock.status();
+    const Result<bool> second_look = look(*files_, options_.data_dir);
+    if (!second_look.ok()) return second_look.status();
+    has_head_ = *second_look;
+    return lock;
+  }
+
+  absl::Status start_first() {
+    anchor_.log_id = random_bytes<16>();
+    anchor_.head.incarnation = new_incarnation(0);
+    anchor_.head.root = MerkleFrontier().root();
+    if (absl::Status status = create_head(*files_, options_.data_dir, anchor_); !status.ok()) return status;
+    return create_database();
+  }
+
+  absl::Status create_database() {
+    end_ = {};
+    Result<std::unique_ptr<Database>> database =
+        Database::create(files_, db_path_, {anchor_.log_id, IncarnationCause::FirstStart});
+    if (!database.ok()) return database.status();
+    if (absl::Status status = (*database)->close(); !status.ok()) return status;
+    return sync_directory(*files_, options_.data_dir);
+  }
+
+  /// Steps 2 and 3, with a HEAD there: leaves a database that verifies, and where it ends.
+  absl::Status verify() {
+    const Result<HeadFile> head = read_head(*files_, head_path_);
+    const bool may_lose_head = absl::IsDataLoss(head.status()) && options_.accept_loss;
+    if (!head.ok() && !may_lose_head) return with_remedy(head.status());
+    anchor_ = head.ok() ? head->anchor : Anchor{{}, {0, MerkleFrontier().root(), 0}, 0, 0};
+    if (options_.accept_loss) {
+      if (absl::Status status = finish_accept_loss(*files_, options_.data_dir); !status.ok()) return status;
+    }
+    const Result<bool> has_database = file_exists(*files_, db_path_);
+    if (!has_database.ok()) return has_database.status();
+    const LogVerdict verdict = *has_database ? check(head.ok()) : nothing_there();
+    for (const std::string& warning : verdict.warnings) spdlog::warn("{}: {}", options_.data_dir, warning);
+
+    const bool nothing_anchored = head.ok() && anchor_.head.sequence == 0 && head->written_once;
+    if (nothing_anchored && holds_no_record(verdict)) return begin_again(*has_database);
+    if (verdict.problem.ok() && head.ok()) {
+      end_ = verdict.end;
+      return absl::OkStatus();
+    }
+    const bool may_lose = options_.accept_loss && (verdict.problem.ok() || absl::IsDataLoss(verdict.problem));
+    return may_lose ? lose(verdict) : verdict.problem;
+  }
+
+  static absl::Status with_remedy(const absl::Status& status) {
+    if (!absl::IsDataLoss(status)) return status;
+    return absl::DataLossError(fmt::format("{}: {}", text(status), kRemedy));
+  }
+
+  LogVerdict check(bool head_is_known) const {
+    LogCheck check{db_path_, std::nullopt, anchor_.head, {}};
+    if (head_is_known) check.log_id = anchor_.log_id;
+    return check_log_in_child(check);
+  }
+
+  LogVerdict nothing_there() const {
+    LogVerdict verdict;
+    verdict.problem = judge({{}, 0, absl::DataLossError("db/ is missing"), absl::OkStatus()}, anchor_.head);
+    return verdict;
+  }
+
+  /// As a first start leaves it that was interrupted: empty, or not even complete.
+  static bool holds_no_record(const LogVerdict& verdict) {
+    const bool incomplete = absl::IsDataLoss(verdict.problem) && !verdict.log_id;
+    return verdict.end.sequence() == 0 && (verdict.problem.ok() || incomplete);
+  }
+
+  absl::Status begin_again(bool has_database) {
+    if (has_database) {
+      const Result<std::string> lost = make_lost_directory(*files_, options_.data_dir, 0);
+      if (!lost.ok()) return lost.status();
+      spdlog::warn("{}: a first start was interrupted; it begins again, what was there is in {}", options_.data_dir,
+                   *lost);
+      if (absl::Status status = rename_file(*files_, db_path_, *lost + "/db"); !status.ok()) return status;
+      if (absl::Status status = sync_directory(*files_, *lost); !status.ok()) return status;
+    }
+    return create_database();
+  }
+
+  absl::Status lose(const LogVerdict& verdict) {
+    if (!verdict.problem.ok()) spdlog::error("{}: {}", options_.data_dir, text(verdict.problem));
+    Anchor next = anchor_;
+    if (verdict.log_id) next.log_id = *verdict.log_id;
+    if (next.log_id == LogId{}) next.log_id = random_bytes<16>();
+    next.head.incarnation = new_incarnation(anchor_.head.incarnation);
+    if (absl::Status status = accept_loss(files_, options_.data_dir, next, verdict); !status.ok()) return status;
+    const Result<HeadFile> head = read_head(*files_, head_path_);
+    if (!head.ok()) return head.status();
+    anchor_ = head->anchor;
+    end_ = verdict.end;
+    return absl::OkStatus();
+  }
+
+  /// Step 4.
+  Result<OpenedDirectory> open(DirectoryLock lock) {
+    const auto errors = std::make_shared<BackgroundErrors>();
+    Result<std::unique_ptr<Database>> database = Database::open(files_, db_path_, errors);
+    if (!database.ok()) return database.status();
+    const Result<ChunkHeader> last = (*database)->last_chunk();
+    if (!last.ok()) return last.status();
+    if (last->number != end_.chunk_number || last->root != end_.frontier.root()) {
+      return absl::DataLossError(
+          fmt::format("opened to be written, the log ends at sequence {}, but was verified up to {}", last->last(),
+                      end_.sequence()));
+    }
+    const Result<Meta> meta = (*database)->read_meta();
+    if (!meta.ok()) return meta.status();
+
+    Result<std::unique_ptr<HeadWriter>> head = HeadWriter::open(*files_, head_path_, anchor_);
+    if (!head.ok()) return head.status();
+    const Sequence anchored_before = anchor_.head.sequence;
+    if (anchored_before != end_.sequence()) {
+      spdlog::info("{}: events {}..{} were written and not yet acknowledged; they are whole and kept",
+                   options_.data_dir, anchored_before + 1, end_.sequence());
+      const TreeHead recovered{end_.sequence(), end_.frontier.root(), anchor_.head.incarnation};
+      if (absl::Status status = (*head)->write(recovered); !status.ok()) return status;
+    }
+
+    OpenedDirectory opened;
+    if (meta->to_start) opened.to_start = {*meta->to_start, anchor_.head.incarnation};
+    opened.anchored_before = anchored_before;
+    opened.journal = std::make_unique<RocksDbJournal>(
+        JournalParts{files_, options_.data_dir, std::move(lock), errors, *std::move(database), *std::move(head),
+                     std::move(end_), meta->to_start.has_value(), options_.ack});
+    return opened;
+  }
+
+  const OpenOptions& options_;
+  const std::shared_ptr<rocksdb::FileSystem> files_;
+  const std::string head_path_, db_path_;
+  bool has_head_{};
+  Anchor anchor_;
+  LogPoint end_;
+};
+
+/// The log of a directory that nobody serves.
+class StoppedLog final : public Log {
+ public:
+  StoppedLog(std::optional<DirectoryLock> lock, std::unique_ptr<Database> database, const LogId& log_id,
+             const TreeHead& end)
+      : lock_(std::move(lock)), database_(std::move(database)), log_id_(log_id), end_(end) {}
+
+  TreeHead durable_head() const override { return end_; }
+  LogId log_id() const override { return log_id_; }
+  Result<Records> read(Sequence first, std::size_t max_records, std::size_t max_bytes) const override {
+    return read_records(*database_->chunks(), end_.sequence, first, max_records, max_bytes);
+  }
+  Result<std::optional<Note>> note(Sequence sequence) const override { return database_->note(sequence); }
+  Result<std::optional<std::string>> noted_digest(Sequence sequence) const override {
+    return database_->noted_digest(sequence);
+  }
+  Result<LogVerified> verify() const override { return database_->verify(end_); }
+
+ private:
+  std::optional<DirectoryLock> lock_;
+  std::unique_ptr<Database> database_;
+  LogId log_id_;
+  TreeHead end_;
+};
+
+struct Stopped {
+  std::optional<DirectoryLock> lock;
+  Anchor anchor;
+};
+
+/// What both ways to read a stopped directory begin with.
+Result<Stopped> hold_stopped(const std::shared_ptr<rocksdb::FileSystem>& files, const std::string& data_dir) {
+  const Result<bool> has_head = look(*files, data_dir);
+  if (!has_head.ok()) return has_head.status();
+  if (!*has_head) return absl::NotFoundError("there is no log");
+  // A service makes LOCK before anything else, so without one nobody is there, and none is made: nothing is written.
+  Stopped stopped;
+  const Result<bool> has_lock = file_exists(*files, data_dir + "/LOCK");
+  if (!has_lock.ok()) return has_lock.status();
+  if (*has_lock) {
+    Result<DirectoryLock> lock = DirectoryLock::take(files, data_dir + "/LOCK");
+    if (!lock.ok()) return lock.status();
+    stopped.lock.emplace(*std::move(lock));
+  }
+  const Result<HeadFile> head = read_head(*files, data_dir + "/HEAD");
+  if (!head.ok()) return head.status();
+  stopped.anchor = head->anchor;
+  const Result<bool> has_database = file_exists(*files, data_dir + "/db");
+  if (!has_database.ok()) return has_database.status();
+  if (!*has_database && head->anchor.head.sequence == 0) return absl::NotFoundError("there is no log yet");
+  return stopped;
+}
+
+/// Whether the anchored sequence is there, with the anchored root.
+absl::Status check_anchor(const Database& database, const TreeHead& anchor) {
+  if (anchor.sequence == 0) return absl::OkStatus();
+  const std::unique_ptr<ChunkCursor> cursor = database.chunks();
+  cursor->seek(anchor.sequence);
+  if (!cursor->status().ok()) return cursor->status();
+  if (!cursor->valid())
+    return absl::DataLossError(fmt::format("no event is there, {} were acknowledged", anchor.sequence));
+  const Result<Chunk> chunk = decode_chunk(cursor->value());
+  if (!chunk.ok()) return chunk.status();
+  if (chunk->header.last() == anchor.sequence && chunk->header.root == anchor.root) return absl::OkStatus();
+  return absl::DataLossError(fmt::format(
+      "the log does not hold the acknowledged event {} as it was anchored; log verify says more", anchor.sequence));
+}
+
+Result<std::unique_ptr<Log>> read_stopped(const std::string& data_dir) {
+  const std::shared_ptr<rocksdb::FileSystem> files = rocksdb::FileSystem::Default();
+  Result<Stopped> stopped = hold_stopped(files, data_dir);
+  if (!stopped.ok()) return stopped.status();
+  Result<std::unique_ptr<Database>> database = Database::open_read_only(files, data_dir + "/db");
+  if (!database.ok()) return database.status();
+  const Anchor& anchor = stopped->anchor;
+  if (absl::Status status = check_anchor(**database, anchor.head); !status.ok()) return status;
+  const Result<ChunkHeader> last = (*database)->last_chunk();
+  if (!last.ok()) return last.status();
+  const TreeHead end{last->last(), last->root, anchor.head.incarnation};
+  return std::make_unique<StoppedLog>(std::move(stopped->lock), *std::move(database), anchor.log_id, end);
+}
+
+Result<LogVerified> verify_stopped(const std::string& data_dir) {
+  const Result<Stopped> stopped = hold_stopped(rocksdb::FileSystem::Default(), data_dir);
+  if (!stopped.ok()) return stopped.status();
+  const Anchor& anchor = stopped->anchor;
+  const LogVerdict verdict = check_log_in_child({data_dir + "/db", anchor.log_id, anchor.head, {}});
+  if (!verdict.problem.ok()) return verdict.problem;
+  return LogVerified{{verdict.end.sequence(), verdict.end.frontier.root(), anchor.head.incarnation},
+                     verdict.end.chunk_number,
+                     verdict.bytes,
+                     verdict.notes};
+}
+
+}  // namespace
+
+Result<OpenedDirectory> open_data_directory(const OpenOptions& options) {
+  Result<OpenedDirectory> opened = Opening(options).run();
+  if (!opened.ok()) return in_directory(options.data_dir, opened.status());
+  return opened;
+}
+
+int exit_code(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return 0;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+      return 1;
+    case absl::StatusCode::kDataLoss:
+      return 2;
+    case absl::StatusCode::kAborted:
+      return 4;
+    default:
+      return 3;
+  }
+}
+
+Result<std::unique_ptr<Log>> open_read_only(const std::string& data_dir) {
+  Result<std::unique_ptr<Log>> log = read_stopped(data_dir);
+  if (!log.ok()) return in_directory(data_dir, log.status());
+  return log;
+}
+
+Result<LogVerified> verify_data_directory(const std::string& data_dir) {
+  const Result<LogVerified> verified = verify_stopped(data_dir);
+  if (!verified.ok()) return in_directory(data_dir, verified.status());
+  return verified;
+}
+
+}  // namespace tensorforge::storage

@@ -1,0 +1,149 @@
+#include "tests/storage/log_fixture.h"
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+namespace tensorforge::storage {
+
+TemporaryDirectory::TemporaryDirectory() {
+  std::string path = testing::TempDir() + "tensorforge-XXXXXX";
+  if (mkdtemp(path.data()) == nullptr) throw std::runtime_error("mkdtemp " + path);
+  path_ = path;
+}
+
+TemporaryDirectory::~TemporaryDirectory() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+std::map<std::string, std::string> picture(const std::filesystem::path& path) {
+  std::map<std::string, std::string> seen;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
+    const auto changed = entry.last_write_time().time_since_epoch().count();
+    const std::string content = entry.is_regular_file() ? read_bytes(entry.path()) : "";
+    seen[entry.path().string()] = fmt::format("{} {} {}", entry.is_directory(), changed, content);
+  }
+  return seen;
+}
+
+void write_bytes(const std::filesystem::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+std::string read_bytes(const std::filesystem::path& path) {
+  std::ostringstream bytes;
+  bytes << std::ifstream(path, std::ios::binary).rdbuf();
+  return bytes.str();
+}
+
+void flip_bit(const std::filesystem::path& path, std::uintmax_t offset, int bit) {
+  std::string bytes = read_bytes(path);
+  bytes.at(offset) = static_cast<char>(bytes.at(offset) ^ (1 << bit));
+  write_bytes(path, bytes);
+}
+
+std::vector<std::filesystem::path> files_like(const std::filesystem::path& directory, const std::string& part) {
+  std::vector<std::filesystem::path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    const std::string name = entry.path().filename();
+    if (entry.is_regular_file() && (name.starts_with(part) || name.ends_with(part))) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::string record_text(Sequence sequence, std::size_t size) {
+  std::string text = fmt::format("record {} ", sequence);
+  text.resize(size, static_cast<char>('a' + sequence % 26));
+  return text;
+}
+
+Group make_group(const TreeHead& head, std::size_t commands, std::size_t record_size) {
+  Group group;
+  group.first = head.sequence + 1;
+  group.incarnation = head.incarnation;
+  for (std::size_t i = 0; i < commands; ++i) group.add({record_text(group.first + i, record_size)});
+  return group;
+}
+
+Served::Served(OpenOptions options) {
+  Result<OpenedDirectory> opened = open_data_directory(options);
+  opening_ = opened.status();
+  if (!opened.ok()) return;
+  opened_ = *std::move(opened);
+  const TreeHead end = opened_.journal->durable_head();
+  synced_ = durable_ = end.sequence;
+  Journal::Callbacks callbacks;
+  callbacks.synced = [this](Sequence last) {
+    const std::lock_guard lock(mutex_);
+    synced_ = last;
+    changed_.notify_all();
+  };
+  callbacks.durable = [this](Sequence last) {
+    const std::lock_guard lock(mutex_);
+    durable_ = last;
+    changed_.notify_all();
+  };
+  callbacks.failed = [this](absl::Status why) {
+    const std::lock_guard lock(mutex_);
+    failed_ = std::move(why);
+    ++failures_;
+    changed_.notify_all();
+  };
+  opened_.journal->start(std::move(callbacks));
+}
+
+Served::~Served() {
+  if (opened_.journal) opened_.journal->close().IgnoreError();
+}
+
+Result<Sequence> Served::append(Group group) {
+  const Sequence last = group.last();
+  opened_.journal->submit(std::move(group));
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return failed_ || (synced_ >= last && durable_ >= last); });
+  if (durable_ < last) return *failed_;
+  return last;
+}
+
+absl::Status Served::append_each(std::size_t groups, std::size_t record_size) {
+  for (std::size_t i = 0; i < groups; ++i) {
+    const Result<Sequence> appended = append(make_group(end(), 1, record_size));
+    if (!appended.ok()) return appended.status();
+  }
+  return absl::OkStatus();
+}
+
+TreeHead Served::end() const { return opened_.journal->durable_head(); }
+
+absl::Status Served::failure() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return failed_.has_value(); });
+  return *failed_;
+}
+
+std::size_t Served::failures() const {
+  const std::lock_guard lock(mutex_);
+  return failures_;
+}
+
+std::vector<std::string> all_records(const Log& log) {
+  std::vector<std::string> all;
+  const Sequence end = log.durable_head().sequence;
+  while (all.size() < end) {
+    Result<Records> records = log.read(all.size() + 1, 1'000, 1U << 20U);
+    if (!records.ok() || records->records.empty()) {
+      ADD_FAILURE() << "read " << all.size() + 1 << ": " << records.status();
+      return all;
+    }
+    for (std::string& record : records->records) all.push_back(std::move(record));
+  }
+  return all;
+}
+
+}  // namespace tensorforge::storage
