@@ -8,11 +8,11 @@
 
 namespace tensorforge::names {
 
-inline constexpr std::size_t kMaxIdBytes = 255;         ///< ids, keys, and name, framework and checksum of a model
-inline constexpr std::size_t kMaxTextBytes = 4 * 1024;  ///< paths and reasons
+inline constexpr std::size_t kMaxIdBytes = 255;  ///< ids, keys, and name, framework and checksum of a model
+inline constexpr std::size_t kMaxTextBytes = std::size_t{4} * 1024;  ///< paths and reasons
 inline constexpr std::size_t kMaxEntries = 256;  ///< tags of a version, metrics of a checkpoint, errors of a validation
-inline constexpr std::size_t kMaxEntriesBytes = 16 * 1024;  ///< keys and text of those, together
-inline constexpr std::size_t kMaxRank = 32;                 ///< dimensions of a shape
+inline constexpr std::size_t kMaxEntriesBytes = std::size_t{16} * 1024;  ///< keys and text of those, together
+inline constexpr std::size_t kMaxRank = 32;                              ///< dimensions of a shape
 
 /// An id (model, device, tensor, run, actor): 1 to 255 bytes of valid UTF-8, no control character (U+0000-1F,
 /// U+007F-9F), no `@`, no space at either end. `what` names it in the message ("model id").

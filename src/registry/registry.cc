@@ -20,7 +20,6 @@ namespace {
 
 constexpr auto kStateNames = enum_names<DeploymentState>("Registered", "Validating", "Staging", "Canary", "Production",
                                                          "Deprecated", "Archived");
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
 
 const workflow::TransitionTable<DeploymentState>& lifecycle() {
@@ -65,12 +64,11 @@ bool qualifies(const Candidate& candidate) {
   return serving && !std::isnan(validation.accuracy_score) && !std::isnan(validation.latency_p99_ms);
 }
 
-// Higher is better, part by part.
+// Higher is better, part by part; what is infinite comes behind what is not.
 auto rank_of(const Candidate& candidate) {
   const auto& [model, validation] = candidate;
-  const double accuracy = std::isfinite(validation.accuracy_score) ? validation.accuracy_score : -kInfinity;
-  const double p99 = std::isfinite(validation.latency_p99_ms) ? validation.latency_p99_ms : kInfinity;
-  return std::tuple(accuracy, -p99, model.version);
+  const double accuracy = validation.accuracy_score, p99 = validation.latency_p99_ms;
+  return std::tuple(std::isfinite(accuracy), accuracy, std::isfinite(p99), -p99, model.version);
 }
 
 double or_zero(double term) { return std::isnan(term) ? 0 : std::max(0.0, term); }
