@@ -66,7 +66,7 @@ class SummaryTree {
 
   /// Whether `key` was there.
   bool erase(const Key& key) {
-    if (root_.node == nullptr || !erase_below(root_, height_, key)) return false;
+    if (root_.node == nullptr || erase_below(root_, height_, key) == Erased::Nothing) return false;
     --size_;
     while (height_ > 0 && inner(root_).count == 1) {
       const Child only = inner(root_).items[0];
@@ -136,9 +136,10 @@ class SummaryTree {
   }
   /// The child in which `key` is, or would be.
   static std::size_t child_for(const Inner& node, const Key& key) {
-    std::size_t i = 1;
-    while (i < node.count && !(key < node.items[i].low)) ++i;
-    return i - 1;
+    const auto begin = node.items.begin() + 1;
+    const auto above = std::upper_bound(begin, node.items.begin() + node.count, key,
+                                        [](const Key& wanted, const Child& child) { return wanted < child.low; });
+    return static_cast<std::size_t>(above - begin);
   }
 
   template <class Item>
@@ -188,25 +189,31 @@ class SummaryTree {
     return false;
   }
 
-  static bool erase_below(Child& parent, unsigned height, const Key& key) {
+  enum class Erased { Nothing, Unnoticed, Noticed };  ///< noticed: the parent has something to do
+  static Erased erase_below(Child& parent, unsigned height, const Key& key) {
     if (height == 0) {
       Leaf& node = leaf(parent);
       const std::size_t at = lower_bound(node, key);
-      if (at == node.count || key < node.items[at]) return false;
+      if (at == node.count || key < node.items[at]) return Erased::Nothing;
       erase_at(node, at);
-      if (node.count > 0) parent.summary = join_all(node);
-      return true;
+      return summarise(parent, node);
     }
     Inner& node = inner(parent);
     const std::size_t i = child_for(node, key);
-    if (!erase_below(node.items[i], height - 1, key)) return false;
+    const Erased below = erase_below(node.items[i], height - 1, key);
+    if (below != Erased::Noticed) return below;
     if (height == 1) {
       shrink<Leaf>(node, i);
     } else {
       shrink<Inner>(node, i);
     }
-    if (node.count > 0) parent.summary = join_all(node);
-    return true;
+    return summarise(parent, node);
+  }
+  template <class Item>
+  static Erased summarise(Child& parent, const Node<Item>& node) {
+    if (node.count == 0) return Erased::Noticed;
+    const Summary before = std::exchange(parent.summary, join_all(node));
+    return parent.summary == before && node.count > kCapacity / 4 ? Erased::Unnoticed : Erased::Noticed;
   }
   /// After child `i` of `node` lost something: drops it when empty, or merges it with a neighbour when both are small.
   template <class Kind>
