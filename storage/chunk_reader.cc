@@ -58,7 +58,7 @@ Result<Records> read_records(ChunkCursor& cursor, Sequence end, Sequence first, 
   if (first == 0 || first > end) return result;
   std::size_t bytes = 0;
   Sequence next = first;
-  for (cursor.seek(first); next <= end; cursor.next()) {
+  for (cursor.seek(first); next <= end && (next == first || result.records.size() < max_records); cursor.next()) {
     if (!cursor.valid()) return missing(next, cursor.status());
     const Result<Chunk> chunk = chunk_at(cursor, next);
     if (!chunk.ok()) return chunk.status();
@@ -68,7 +68,7 @@ Result<Records> read_records(ChunkCursor& cursor, Sequence end, Sequence first, 
       const std::string_view record = chunk->records[next - header.first];
       bytes += record.size();
       const bool full = result.records.size() >= max_records || bytes > max_bytes;
-      if (full && !result.records.empty()) return result;
+      if (full && next > first) return result;
       result.records.emplace_back(record);
     }
   }

@@ -1,0 +1,165 @@
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "storage/data_directory.h"
+#include "tests/storage/log_fixture.h"
+#include "tests/support/fault_file_system.h"
+
+namespace tensorforge::storage {
+namespace {
+
+using rocksdb::IOStatus;
+using test::fail_from;
+using test::FaultFileSystem;
+using testing::HasSubstr;
+using Operation = FaultFileSystem::Operation;
+
+class DiskFailureTest : public testing::Test {
+ protected:
+  OpenOptions options(Ack ack = Ack::kAnchor) const { return {directory_.path().string(), ack, false, disk_}; }
+
+  std::size_t calls_of(Operation operation, const std::string& path_end) const {
+    const std::vector<FaultFileSystem::Call> calls = disk_->calls();
+    return static_cast<std::size_t>(std::count_if(calls.begin(), calls.end(), [&](const auto& call) {
+      return call.operation == operation && call.path.ends_with(path_end);
+    }));
+  }
+
+  void expect_final(Served& served) const {
+    const absl::Status why = served.failure();
+    EXPECT_TRUE(absl::IsUnavailable(why)) << why;
+    EXPECT_EQ(exit_code(why), 3);
+    EXPECT_THAT(std::string(why.message()), HasSubstr("the disk failed"));
+    EXPECT_EQ(served.failures(), 1U);
+    EXPECT_EQ(served.journal().close(), why);
+  }
+
+  TemporaryDirectory directory_;
+  const std::shared_ptr<FaultFileSystem> disk_ = std::make_shared<FaultFileSystem>();
+};
+
+TEST_F(DiskFailureTest, OfAnyWriteOrSyncIsFinalAndLosesNothingAcknowledged) {
+  const IOStatus io_error = IOStatus::IOError("Input/output error");
+  const IOStatus no_space = IOStatus::NoSpace("No space left on device");
+  const struct {
+    const char* name;
+    Operation operation;
+    const char* path_end;
+    IOStatus error;
+  } cases[] = {
+      {"sync of the write-ahead log", Operation::kSync, ".log", io_error},
+      {"write of the write-ahead log", Operation::kWrite, ".log", io_error},
+      {"no space for the write-ahead log", Operation::kWrite, ".log", no_space},
+      {"sync of HEAD", Operation::kSync, "HEAD", io_error},
+      {"write of HEAD", Operation::kWrite, "HEAD", io_error},
+      {"no space for HEAD", Operation::kWrite, "HEAD", no_space},
+  };
+  Sequence acknowledged = 0;
+  for (const auto& [name, operation, path_end, error] : cases) {
+    SCOPED_TRACE(name);
+    disk_->set_fault({});
+    Served served(options());
+    ASSERT_TRUE(served.opening().ok()) << served.opening();
+    ASSERT_GE(served.end().sequence, acknowledged);
+    acknowledged = served.end().sequence;
+    disk_->set_fault(fail_from(operation, path_end, 4, error));
+    absl::Status status;
+    while (status.ok()) {
+      status = served.append_each(1);
+      if (status.ok()) ++acknowledged;
+    }
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    expect_final(served);
+    EXPECT_EQ(served.end().sequence, acknowledged) << "what failed is not durable";
+    EXPECT_EQ(calls_of(operation, path_end), 4U) << "a failed call is never tried again";
+  }
+  disk_->set_fault({});
+  Served served(options());
+  EXPECT_GE(all_records(served.journal()).size(), acknowledged);
+}
+
+TEST_F(DiskFailureTest, InTheBackgroundIsFinalToo) {
+  Served served(options());
+  ASSERT_TRUE(served.append_each(1).ok());
+  disk_->set_fault(fail_from(Operation::kSync, ".sst", 1, IOStatus::IOError("Input/output error")));
+  absl::Status status;
+  // The write-ahead log may grow to 64 MiB, then a table has to be written.
+  for (int i = 0; i < 400 && status.ok(); ++i) {
+    Group group = make_group(served.end(), 0);
+    group.add(std::vector<std::string>(16, std::string(60'000, 'x')));
+    status = served.append(std::move(group)).status();
+  }
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  expect_final(served);
+}
+
+TEST_F(DiskFailureTest, WhileOpeningIsNotDamage) {
+  {
+    Served served(options());
+    ASSERT_TRUE(served.append_each(3).ok());
+  }
+  for (const char* path_end : {".sst", ".log", "MANIFEST-000005"}) {
+    SCOPED_TRACE(path_end);
+    disk_->set_fault([](const FaultFileSystem::Call& call) {
+      return call.operation == Operation::kSync ? IOStatus::IOError("Input/output error") : IOStatus::OK();
+    });
+    const absl::Status status = open_data_directory(options()).status();
+    EXPECT_EQ(exit_code(status), 3) << status;
+  }
+  disk_->set_fault({});
+  Served served(options());
+  EXPECT_EQ(all_records(served.journal()).size(), 3U);
+}
+
+TEST_F(DiskFailureTest, AtAnyPointOfAFirstStartLeavesADirectoryThatStarts) {
+  // One call that changes the disk after another fails, and all that follow: a crash before it.
+  for (int n = 1;; n += n < 8 ? 1 : 3) {
+    SCOPED_TRACE(testing::Message() << "call " << n);
+    const TemporaryDirectory directory;
+    const OpenOptions options{(directory.path() / "data").string(), Ack::kAnchor, false, disk_};
+    int seen = 0;
+    disk_->set_fault([&](const FaultFileSystem::Call& call) {
+      const bool is_text_log = call.path.ends_with("/LOG");
+      return is_text_log || ++seen < n ? IOStatus::OK() : IOStatus::IOError("Input/output error");
+    });
+    const absl::Status status = open_data_directory(options).status();
+    disk_->set_fault({});
+    Served served(options);
+    ASSERT_TRUE(served.opening().ok()) << served.opening();
+    ASSERT_TRUE(served.append_each(1).ok());
+    if (status.ok()) {
+      EXPECT_GT(n, 5) << "a start writes, syncs and renames several files";
+      return;
+    }
+    EXPECT_EQ(exit_code(status), 3) << status;
+  }
+}
+
+TEST_F(DiskFailureTest, IsForeseenByTheFreeSpace) {
+  disk_->set_free_bytes(12'345);
+  Served served(options());
+  EXPECT_EQ(served.journal().free_bytes(), 12'345U);
+  disk_->set_free_bytes(99);
+  EXPECT_EQ(served.journal().free_bytes(), 12'345U);
+  served.journal().refresh_free_bytes();
+  EXPECT_EQ(served.journal().free_bytes(), 99U);
+  disk_->set_free_bytes(7);
+  ASSERT_TRUE(served.append_each(1).ok());
+  EXPECT_EQ(served.journal().free_bytes(), 7U) << "looked at before each group";
+}
+
+TEST_F(DiskFailureTest, OneGroupIsOneSync) {
+  Served served(options(Ack::kWal));
+  ASSERT_TRUE(served.append_each(1).ok());
+  disk_->set_fault({});
+  ASSERT_TRUE(served.append_each(10).ok());
+  EXPECT_EQ(calls_of(Operation::kSync, ".log"), 10U);
+}
+
+}  // namespace
+}  // namespace tensorforge::storage
