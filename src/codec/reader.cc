@@ -9,9 +9,9 @@
 namespace tensorforge::codec {
 namespace {
 
-// What a buffer spends on each at least, when it shares nothing: a table its slot and its link to the vtable, a text
-// its slot and its length.
-constexpr std::size_t kTableBytes = 8, kTextBytes = 8;
+// What a buffer spends on each at least, when it shares nothing: a table its link to the vtable, a text its length. A
+// list draws its slots beside that.
+constexpr std::size_t kTableBytes = 4, kTextBytes = 4;
 
 std::string_view noun(Source source) { return source == Source::Log ? "record" : "frame"; }
 

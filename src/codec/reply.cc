@@ -393,8 +393,7 @@ Offset<wire::Reply> write(Writer& w, const Reply& reply) {
     result =
         std::visit([&w](const auto& value) { return as_member<wire::ResultTraits>(write(w, value)); }, reply.result);
   }
-  const auto next_page_token =
-      reply.next_page_token ? w.bytes(*reply.next_page_token) : Offset<flatbuffers::Vector<std::uint8_t>>();
+  const auto next_page_token = w.optional_bytes(reply.next_page_token);
   return wire::CreateReply(w.builder(), reply.correlation_id, static_cast<std::uint8_t>(reply.status.code()),
                            message_text, reply.sequence, result.type, result.offset, next_page_token,
                            reply.incarnation);

@@ -189,5 +189,16 @@ Result<std::string> encode_server_frame(const ServerMessage&);
 /// As decode_client_frame.
 Result<ServerMessage> decode_server_frame(std::span<const std::byte> frame);
 
+/// At most what an element of a list adds to the frame, so that a page is cut before it is encoded: a reply whose
+/// elements add up to kMaxFrameBytes / 2 always fits. Never under the truth, and seldom over twice it.
+std::size_t page_bytes(const registry::ModelMetadata&);
+std::size_t page_bytes(const registry::ModelVersion&);
+std::size_t page_bytes(const gpu_memory::GpuDevice&);
+std::size_t page_bytes(const gpu_memory::MemoryBlock&);
+std::size_t page_bytes(const gpu_memory::Move&);
+std::size_t page_bytes(const checkpoint::CheckpointMeta&);
+std::size_t page_bytes(const result::DeletedCheckpoint&);
+std::size_t page_bytes(const result::LogRecord&);
+
 }  // namespace codec
 }  // namespace tensorforge

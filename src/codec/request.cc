@@ -13,7 +13,7 @@ namespace tensorforge::codec {
 namespace {
 
 Offset<wire::Page> write(Writer& w, const Page& page) {
-  const auto token = page.token ? w.bytes(*page.token) : Offset<flatbuffers::Vector<std::uint8_t>>();
+  const auto token = w.optional_bytes(page.token);
   return wire::CreatePage(w.builder(), page.size, token);
 }
 /// Absent is the first page, of the default size.

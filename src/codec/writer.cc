@@ -42,6 +42,11 @@ Offset<flatbuffers::Vector<std::uint8_t>> Writer::bytes(std::string_view value) 
   return builder_.CreateVector(reinterpret_cast<const std::uint8_t*>(value.data()), value.size());
 }
 
+Offset<flatbuffers::Vector<std::uint8_t>> Writer::optional_bytes(const std::optional<std::string>& value) {
+  if (!value || !fits(value->size())) return {};
+  return builder_.CreateVector(reinterpret_cast<const std::uint8_t*>(value->data()), value->size());
+}
+
 Offset<flatbuffers::Vector<std::uint64_t>> Writer::numbers(const std::vector<std::size_t>& values) {
   static_assert(sizeof(std::size_t) == sizeof(std::uint64_t));
   if (values.empty() || !fits(values.size() * sizeof(std::uint64_t))) return {};

@@ -39,6 +39,7 @@ class Writer {
   Offset<flatbuffers::String> id(std::string_view value);    ///< always there
   Offset<flatbuffers::String> optional_text(const std::optional<std::string>& value);
   Offset<flatbuffers::Vector<std::uint8_t>> bytes(std::string_view value);  ///< absent if empty
+  Offset<flatbuffers::Vector<std::uint8_t>> optional_bytes(const std::optional<std::string>& value);
   Offset<flatbuffers::Vector<std::uint64_t>> numbers(const std::vector<std::size_t>& values);
 
   /// A vector of what `write_one` makes of each value; absent if empty.

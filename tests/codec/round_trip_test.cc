@@ -1,0 +1,168 @@
+// What is encoded decodes to the same value, and the same value always encodes to the same bytes.
+#include <cmath>
+#include <limits>
+
+#include <gtest/gtest.h>
+
+#include "codec/record.h"
+#include "codec/reply.h"
+#include "codec/request.h"
+#include "tests/codec/bytes.h"
+#include "tests/codec/random_values.h"
+#include "tests/codec/samples.h"
+
+namespace tensorforge {
+namespace {
+
+using codec::decode_client_frame, codec::encode_client_frame;
+using codec::decode_note, codec::encode_note;
+using codec::decode_record, codec::encode_record;
+using codec::decode_server_frame, codec::encode_server_frame;
+
+constexpr std::uint32_t kSeeds = 400;
+
+TEST(RoundTrip, OfEverySample) {
+  for (const auto& [name, record] : samples::records()) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(decode_record(bytes_of(encode_record(record).value())).value(), record);
+  }
+  for (const auto& [name, note] : samples::notes()) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(decode_note(bytes_of(encode_note(note))).value(), note);
+  }
+  for (const auto& [name, message] : samples::client_messages()) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(decode_client_frame(bytes_of(encode_client_frame(message).value())).value(), message);
+  }
+  for (const auto& [name, message] : samples::server_messages()) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(decode_server_frame(bytes_of(encode_server_frame(message).value())).value(), message);
+  }
+}
+
+TEST(RoundTrip, SamplesNameEveryAlternative) {
+  std::set<std::string_view> events;
+  for (const auto& [name, record] : samples::records()) events.insert(event_name(record.event));
+  EXPECT_EQ(events.size(), 20U);
+  std::set<std::size_t> queries, results;
+  for (const auto& [name, message] : samples::client_messages()) {
+    const auto* request = std::get_if<Request>(&message);
+    if (request == nullptr) continue;
+    if (const auto* query = std::get_if<Query>(&request->body)) queries.insert(query->index());
+  }
+  EXPECT_EQ(queries.size(), std::variant_size_v<Query>);
+  for (const auto& [name, message] : samples::server_messages()) {
+    if (const auto* reply = std::get_if<Reply>(&message)) results.insert(reply->result.index());
+  }
+  EXPECT_EQ(results.size(), std::variant_size_v<ReplyResult>);
+}
+
+TEST(RoundTripProperty, OfRandomRecords) {
+  for (std::uint32_t seed = 1; seed <= kSeeds; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    RandomValues random(seed);
+    const auto record = random.make<Record>();
+    const std::string bytes = encode_record(record).value();
+    ASSERT_EQ(decode_record(bytes_of(bytes)).value(), record);
+    ASSERT_EQ(encode_record(record).value(), bytes);
+  }
+}
+
+TEST(RoundTripProperty, OfRandomClientMessages) {
+  for (std::uint32_t seed = 1; seed <= kSeeds; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    RandomValues random(seed);
+    const auto message = random.make<ClientMessage>();
+    const std::string frame = encode_client_frame(message).value();
+    ASSERT_EQ(decode_client_frame(bytes_of(frame)).value(), message);
+    ASSERT_EQ(encode_client_frame(message).value(), frame);
+  }
+}
+
+TEST(RoundTripProperty, OfRandomServerMessages) {
+  for (std::uint32_t seed = 1; seed <= kSeeds; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    RandomValues random(seed);
+    const auto message = random.make<ServerMessage>();
+    const std::string frame = encode_server_frame(message).value();
+    ASSERT_EQ(decode_server_frame(bytes_of(frame)).value(), message);
+    ASSERT_EQ(encode_server_frame(message).value(), frame);
+  }
+}
+
+TEST(RoundTrip, OfBytesAtAnyAlignment) {
+  const Record record = samples::records().front().value;
+  const std::string bytes = encode_record(record).value();
+  for (std::size_t shift = 0; shift < 8; ++shift) {
+    const std::string shifted = std::string(shift, 'x') + bytes;
+    EXPECT_EQ(decode_record(bytes_of(shifted).subspan(shift)).value(), record);
+  }
+}
+
+TEST(RoundTrip, KeepsAbsentApartFromEmpty) {
+  const auto page_of = [](const std::optional<std::string>& token) {
+    const Request request{.correlation_id = 1,
+                          .command_number = {},
+                          .answered_below = {},
+                          .if_sequence = {},
+                          .reason = {},
+                          .body = Query(query::ListModels{{.size = 0, .token = token}})};
+    const auto decoded = decode_client_frame(bytes_of(encode_client_frame(request).value())).value();
+    return std::get<query::ListModels>(std::get<Query>(std::get<Request>(decoded).body)).page.token;
+  };
+  EXPECT_EQ(page_of(std::nullopt), std::nullopt);
+  EXPECT_EQ(page_of(""), "");
+}
+
+TEST(RoundTrip, HasOneZero) {
+  registry::ValidationResult validation;
+  validation.accuracy_score = -0.0;
+  Record record;
+  record.event = registry::ValidationRecorded{validation};
+  const Record decoded = decode_record(bytes_of(encode_record(record).value())).value();
+  const auto& event = std::get<registry::ValidationRecorded>(std::get<registry::Event>(decoded.event));
+  EXPECT_FALSE(std::signbit(event.validation.accuracy_score));
+}
+
+TEST(Encode, RefusesARecordOverItsLimit) {
+  Record record;
+  gpu_memory::BlockAllocated event;
+  event.evicted.resize(9'000);
+  record.event = event;
+  EXPECT_EQ(encode_record(record).status().code(), absl::StatusCode::kInvalidArgument);
+  event.evicted.resize(8'000);
+  record.event = event;
+  EXPECT_TRUE(encode_record(record).ok());
+}
+
+TEST(Encode, RefusesAFrameOverOneMebibyte) {
+  Request request;
+  request.body = Query(query::GetPoolStats{std::string(codec::kMaxFrameBytes - 200, 'x')});
+  EXPECT_LE(encode_client_frame(request).value().size(), codec::kMaxFrameBytes);
+  request.body = Query(query::GetPoolStats{std::string(codec::kMaxFrameBytes, 'x')});
+  EXPECT_EQ(encode_client_frame(request).status().code(), absl::StatusCode::kInvalidArgument);
+  Reply reply;
+  reply.result = result::Models{std::vector<registry::ModelMetadata>(100'000)};
+  EXPECT_EQ(encode_server_frame(reply).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Encode, LargestRecordsThatDecideCanMakeFit) {
+  const std::string id(255, 'i'), path(4'096, 'p');
+  registry::ModelMetadata model{id, id, {}, id, std::vector<std::size_t>(32), std::vector<std::size_t>(32), 1,
+                                id, 1,  {}, {}};
+  for (int i = 0; i < 256; ++i)
+    model.tags[std::string(1, static_cast<char>(i % 128)) + std::to_string(i)] = path.substr(0, 58);
+  const std::vector<Event> events = {
+      registry::ModelRegistered{model},
+      gpu_memory::BlockAllocated{id, {id, 1, 1, true, 1}, {}, 1, 1, std::vector<std::size_t>(1'000), 1},
+      checkpoint::CheckpointDeleted{{}, id, {}, path, 1, true}};
+  Record record = samples::records().front().value;
+  record.actor = id;
+  for (const Event& event : events) {
+    record.event = event;
+    EXPECT_TRUE(encode_record(record).ok()) << event_name(event);
+  }
+}
+
+}  // namespace
+}  // namespace tensorforge
