@@ -51,7 +51,7 @@ struct Engine::Connection {
 
   codec::FrameReader input;
   bool input_waits{};  ///< there may be a whole frame in `input`
-  bool has_turn{};     ///< is in turns_
+  bool has_turn{};     ///< now, or is in turns_
   bool wants_reading{true};
   bool reads_socket{true};  ///< as the last effects said
 
@@ -151,6 +151,7 @@ bool Engine::may_take_requests(const Connection& connection) const {
 
 void Engine::work(Connection& connection) {
   const ConnectionId id = connection.id;
+  connection.has_turn = true;  // this one; answers on the way do not ask for another
   for (std::size_t frames = 0; frames < config_.frames_per_turn && may_take_requests(connection); ++frames) {
     const auto frame = connection.input.next();
     if (!frame.ok()) return fail(connection, with_context("malformed frame", frame.status()));
@@ -171,6 +172,7 @@ void Engine::work(Connection& connection) {
     if (find(id) == nullptr) return;
     gathered_too_much_ = service_.gathered_bytes() >= config_.max_gathered_bytes;
   }
+  connection.has_turn = false;
   reconsider(connection);
 }
 
@@ -179,9 +181,7 @@ void Engine::on_turn() {
     const ConnectionId id = turns_.front();
     turns_.pop_front();
     Connection* connection = find(id);
-    if (connection == nullptr) continue;
-    connection->has_turn = false;
-    work(*connection);
+    if (connection != nullptr) work(*connection);
   }
 }
 
