@@ -1,0 +1,517 @@
+#include "protocol/engine.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/support/engine_bench.h"
+
+namespace tensorforge::test {
+namespace {
+
+using absl::StatusCode;
+using registry::DeploymentState;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+std::vector<std::uint64_t> correlations(const std::vector<Reply>& replies) {
+  std::vector<std::uint64_t> all;
+  for (const Reply& reply : replies) all.push_back(reply.correlation_id);
+  return all;
+}
+std::string message_of(const Reply& reply) { return std::string(reply.status.message()); }
+
+// ---- hello
+
+TEST(Engine, WelcomesAHello) {
+  EngineBench bench;
+  bench.hello(1);
+  const Welcome* welcome = bench.welcome(1);
+  ASSERT_NE(welcome, nullptr);
+  EXPECT_EQ(*welcome, (Welcome{1, kLogId, kIncarnation, 1, 1, "tensorforged 0.1.0"}));
+}
+
+TEST(Engine, RefusesAHelloThatItCannotServeAndCloses) {
+  const auto with = [](auto change) {
+    Hello hello = session_hello();
+    change(hello);
+    return hello;
+  };
+  const struct {
+    const char* name;
+    Hello hello;
+    StatusCode want;
+  } cases[] = {
+      {"a later protocol", with([](Hello& h) { h.lowest_protocol = h.highest_protocol = 2; }),
+       StatusCode::kFailedPrecondition},
+      {"no actor", with([](Hello& h) { h.actor = ""; }), StatusCode::kInvalidArgument},
+      {"an incarnation of another log", with([](Hello& h) { h.seen_sequence = 1, h.seen_incarnation = 7; }),
+       StatusCode::kDataLoss},
+      {"a sequence behind the log's end",
+       with([](Hello& h) { h.seen_sequence = 9, h.seen_incarnation = kIncarnation; }), StatusCode::kDataLoss},
+      {"a session opened behind the log's end", with([](Hello& h) { h.opened_at = 9; }), StatusCode::kDataLoss},
+      {"a session at the horizon", with([](Hello& h) { h.opened_at = 0; }), StatusCode::kFailedPrecondition},
+  };
+  for (const auto& [name, hello, want] : cases) {
+    SCOPED_TRACE(name);
+    EngineBench bench;
+    bench.hello(1, hello);
+    ASSERT_THAT(bench.replies(1), SizeIs(1));
+    EXPECT_EQ(bench.replies(1)[0].status.code(), want);
+    EXPECT_EQ(bench.replies(1)[0].correlation_id, 0u);
+    EXPECT_FALSE(bench.peer(1).open);
+    EXPECT_EQ(bench.engine().connection_count(), 0u);
+  }
+}
+
+TEST(Engine, TheFirstMessageIsAHelloAndTheOnlyOne) {
+  EngineBench bench;
+  bench.connect(1);
+  bench.query(1, 1, query::ListModels{});
+  EXPECT_EQ(bench.replies(1).at(0).status.code(), StatusCode::kFailedPrecondition);
+  EXPECT_FALSE(bench.peer(1).open);
+  bench.hello(2);
+  bench.send(2, session_hello());
+  EXPECT_EQ(bench.replies(2).at(0).status.code(), StatusCode::kFailedPrecondition);
+  EXPECT_FALSE(bench.peer(2).open);
+}
+
+TEST(Engine, ASecondHelloOfASessionClosesTheFirstConnection) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.command(1, 1, register_model("a"));
+  bench.hello(2);
+  EXPECT_FALSE(bench.peer(1).open);
+  bench.command(2, 1, register_model("a"));
+  bench.settle();
+  bench.run_reads();
+  EXPECT_THAT(bench.replies(1), IsEmpty());
+  ASSERT_THAT(bench.replies(2), SizeIs(1));
+  EXPECT_TRUE(bench.replies(2)[0].status.ok());
+  EXPECT_EQ(bench.state().sequence, 2u) << "it ran once";
+}
+
+TEST(Engine, WithoutASessionAConnectionOnlyReads) {
+  EngineBench bench;
+  Hello hello = session_hello();
+  hello.session.reset();
+  bench.hello(1, hello);
+  bench.command(1, 1, register_model("a"));
+  bench.query(1, 2, query::ListModels{});
+  EXPECT_EQ(bench.replies(1).at(0).status.code(), StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(bench.replies(1).at(1).status.ok());
+}
+
+// ---- nothing uncommitted is visible
+
+TEST(Engine, HoldsEveryAnswerUntilItIsAnchored) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.hello(2, session_hello(SessionId{2}));
+  bench.command(1, 1, register_model("a"));
+  bench.query(2, 1, query::GetModel{"a", std::nullopt});  // a read of what is not durable
+  bench.command(2, 2, register_model("a"));               // a refusal that rests on it
+  bench.hello(3, session_hello(SessionId{3}));            // a welcome that tells the sequence
+  EXPECT_THAT(bench.replies(1), IsEmpty());
+  EXPECT_THAT(bench.replies(2), IsEmpty());
+  EXPECT_EQ(bench.welcome(3), nullptr);
+  ASSERT_TRUE(bench.sync());
+  EXPECT_THAT(bench.replies(1), IsEmpty()) << "synced is not anchored";
+  EXPECT_THAT(bench.replies(2), IsEmpty());
+  ASSERT_TRUE(bench.anchor());
+  EXPECT_EQ(bench.replies(1).at(0).sequence, 2u);
+  EXPECT_TRUE(bench.replies(2).at(0).status.ok());
+  EXPECT_EQ(bench.replies(2).at(1).status.code(), StatusCode::kAlreadyExists);
+  ASSERT_NE(bench.welcome(3), nullptr);
+  EXPECT_EQ(bench.welcome(3)->sequence, 2u);
+}
+
+TEST(Engine, TheNextGroupGathersWhileOneIsSynced) {
+  EngineBench bench;
+  bench.hello(1);
+  for (std::uint64_t n = 1; n <= 10; ++n) bench.command(1, n, register_model("m" + std::to_string(n)));
+  EXPECT_EQ(bench.groups(), 1u);
+  ASSERT_TRUE(bench.sync());
+  EXPECT_EQ(bench.groups(), 2u) << "the anchor is not waited for";
+  ASSERT_TRUE(bench.anchor());
+  EXPECT_THAT(correlations(bench.replies(1)), ElementsAre(1));
+  bench.settle();
+  EXPECT_THAT(correlations(bench.replies(1)), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10));
+  EXPECT_EQ(bench.groups(), 2u);
+  EXPECT_EQ(bench.replayed().digest(), bench.state().digest());
+}
+
+TEST(Engine, ARetryWaitsForTheFirstAndKeepsItsPlace) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.command(1, 1, register_model("a"));
+  bench.disconnect(1);
+  bench.hello(1);
+  bench.command(1, 1, register_model("a"));
+  bench.query(1, 2, query::ListModels{});
+  EXPECT_EQ(bench.waiting_reads(), 0u) << "its records are not durable";
+  bench.settle();
+  EXPECT_EQ(bench.waiting_reads(), 1u);
+  EXPECT_THAT(bench.replies(1), IsEmpty()) << "the query waits behind the retry";
+  bench.run_reads();
+  EXPECT_THAT(correlations(bench.replies(1)), ElementsAre(1, 2));
+  EXPECT_EQ(result_of<result::Registered>(bench.replies(1)[0]).model_id, "a");
+}
+
+TEST(Engine, ReadsOfTheLogLeaveWhenTheyAreReady) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.query(1, 1, query::ReadLog{});
+  bench.query(1, 2, query::VerifyLog{});
+  bench.query(1, 3, query::VerifyLog{});
+  bench.query(1, 4, query::ListModels{});
+  EXPECT_THAT(correlations(bench.replies(1)), ElementsAre(3, 4));
+  EXPECT_EQ(bench.replies(1)[0].status.code(), StatusCode::kResourceExhausted) << "one verification at a time";
+  bench.run_reads();
+  EXPECT_THAT(correlations(bench.replies(1)), ElementsAre(3, 4, 1, 2));
+  EXPECT_THAT(result_of<result::LogRecords>(bench.replies(1)[2]).records, SizeIs(1));
+  bench.query(1, 5, query::GetStatus{});
+  EXPECT_EQ(result_of<result::Status>(bench.replies(1).back()).verified_to, 1u);
+}
+
+TEST(Engine, AReadThatNobodyWaitsForIsDropped) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.query(1, 1, query::ReadLog{});
+  bench.disconnect(1);
+  bench.run_reads();
+  EXPECT_EQ(bench.engine().connection_count(), 0u);
+}
+
+TEST(Engine, StatusShowsTheDurableState) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.command(1, 1, register_model("a"));
+  bench.settle();
+  const Digest durable = bench.state().digest();
+  bench.command(1, 2, register_model("b"));
+  bench.query(1, 3, query::GetStatus{});
+  bench.settle();
+  auto status = result_of<result::Status>(bench.replies(1).at(2));
+  EXPECT_EQ(status.sequence, 2u);
+  EXPECT_EQ(status.anchored_sequence, 2u);
+  EXPECT_EQ(status.state_digest, format_digest(durable));
+  EXPECT_EQ(status.models, 1u);
+  bench.query(1, 4, query::GetStatus{});
+  status = result_of<result::Status>(bench.replies(1).at(3));
+  EXPECT_EQ(status.sequence, 3u);
+  EXPECT_EQ(status.root, bench.journal().durable_head().root);
+  EXPECT_EQ(status.state_digest, format_digest(bench.state().digest()));
+  EXPECT_EQ(status.log_id, kLogId);
+  EXPECT_EQ(status.connections, 1u);
+  EXPECT_EQ(status.sessions, 1u);
+}
+
+// ---- hostile peers
+
+TEST(Engine, TakesBytesOneByOne) {
+  EngineBench bench;
+  bench.connect(1);
+  std::string bytes = codec::encode_client_frame(session_hello()).value();
+  for (std::uint64_t n = 1; n <= 3; ++n) {
+    Request request;
+    request.correlation_id = request.command_number = n;
+    request.body = Command(register_model("m" + std::to_string(n)));
+    bytes += codec::encode_client_frame(request).value();
+  }
+  for (const char byte : bytes) bench.send_bytes(1, {&byte, 1});
+  bench.settle();
+  EXPECT_THAT(correlations(bench.replies(1)), ElementsAre(1, 2, 3));
+}
+
+TEST(Engine, AMalformedFrameCostsOneReplyAndTheConnection) {
+  std::string unknown_member = codec::encode_client_frame(session_hello()).value();
+  std::string flipped = unknown_member;
+  flipped[4] = static_cast<char>(0xff);  // the root offset
+  const struct {
+    const char* name;
+    std::string bytes;
+  } cases[] = {
+      {"a length of 4 GiB", std::string("\xff\xff\xff\xff", 4)},
+      {"a length over 1 MiB", std::string("\xfd\xff\x0f\x00", 4)},
+      {"a length of nothing", std::string(4, '\0')},
+      {"zeros", std::string("\x40\0\0\0", 4) + std::string(64, '\0')},
+      {"noise", std::string("\x40\0\0\0", 4) + std::string(64, '\x7f')},
+      {"a root outside of the frame", flipped},
+      {"a frame of the other direction", codec::encode_server_frame(Welcome{}).value()},
+      {"HTTP", "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"},
+  };
+  for (const auto& [name, bytes] : cases) {
+    SCOPED_TRACE(name);
+    EngineBench bench;
+    bench.hello(1, session_hello(SessionId{9}));
+    bench.hello(2);
+    bench.send_bytes(2, bytes);
+    ASSERT_THAT(bench.replies(2), SizeIs(1));
+    EXPECT_EQ(bench.replies(2)[0].correlation_id, 0u);
+    EXPECT_EQ(bench.replies(2)[0].status.code(), StatusCode::kInvalidArgument);
+    EXPECT_FALSE(bench.peer(2).open);
+    bench.command(1, 1, register_model("a"));
+    bench.settle();
+    EXPECT_THAT(bench.replies(1), SizeIs(1)) << "the neighbour goes on";
+  }
+}
+
+TEST(Engine, EveryFlippedBitOfAFrameIsAnsweredOrCloses) {
+  Request request;
+  request.correlation_id = request.command_number = 1;
+  request.body = Command(batch({register_model("a"), allocate("gpu0", 5)}));
+  const std::string good = codec::encode_client_frame(request).value();
+  for (std::size_t bit = 32; bit < good.size() * 8; ++bit) {
+    std::string bad = good;
+    bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << (bit % 8)));
+    EngineBench bench;
+    bench.hello(1);
+    bench.send_bytes(1, bad);
+    bench.settle();
+    bench.run_reads();
+    ASSERT_THAT(bench.replies(1), SizeIs(1)) << "bit " << bit;
+    EXPECT_EQ(bench.replayed().digest(), bench.state().digest());
+  }
+}
+
+TEST(Engine, AMapOfTooManyEntriesIsRefused) {
+  EngineBench bench;
+  bench.hello(1);
+  registry::RegisterModel command;
+  command.model.model_id = "m";
+  for (int i = 0; i < 20'000; ++i) command.model.tags["k" + std::to_string(i)] = "v";
+  bench.command(1, 1, SingleCommand(registry::Command(command)));
+  ASSERT_THAT(bench.replies(1), SizeIs(1));
+  EXPECT_EQ(bench.replies(1)[0].status.code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(bench.state().sequence, 1u);
+}
+
+TEST(Engine, AHalfFrameLeftHangingClosesTheConnection) {
+  protocol::Config config;
+  config.half_frame_timeout_ms = 1'000;
+  EngineBench bench(config);
+  bench.hello(1);
+  bench.send_bytes(1, std::string("\x40\0\0\0", 4));
+  for (int i = 0; i < 9; ++i) {
+    bench.tick(100);
+    bench.send_bytes(1, std::string(1, 'x'));  // a trickle does not help
+  }
+  EXPECT_TRUE(bench.peer(1).open);
+  bench.tick(100);
+  EXPECT_FALSE(bench.peer(1).open);
+  bench.hello(2);
+  bench.tick(10'000);
+  EXPECT_TRUE(bench.peer(2).open) << "silence between frames is fine";
+}
+
+TEST(Engine, APeerThatNeverSaysHelloIsClosed) {
+  EngineBench bench;
+  bench.connect(1);
+  bench.tick(9'999);
+  EXPECT_TRUE(bench.peer(1).open);
+  bench.tick(100);
+  EXPECT_FALSE(bench.peer(1).open);
+}
+
+TEST(Engine, AnIdlePeerIsClosedIfTheOperatorWantsThat) {
+  protocol::Config config;
+  config.idle_timeout_ms = 5'000;
+  EngineBench bench(config);
+  bench.hello(1);
+  bench.tick(4'900);
+  bench.query(1, 1, query::ListModels{});
+  bench.tick(4'900);
+  EXPECT_TRUE(bench.peer(1).open);
+  bench.tick(200);
+  EXPECT_FALSE(bench.peer(1).open);
+}
+
+TEST(Engine, ASlowReaderIsNotReadFromAndThenClosed) {
+  protocol::Config config;
+  config.max_output_bytes = 10'000;
+  config.slow_reader_timeout_ms = 1'000;
+  EngineBench bench(config);
+  bench.hello(1);
+  bench.peer(1).takes = false;
+  for (std::uint64_t n = 1; n <= 1'000; ++n) bench.query(1, n, query::ListModels{});
+  EXPECT_FALSE(bench.peer(1).read_from);
+  const std::size_t answered = bench.replies(1).size();
+  EXPECT_LT(answered, 500u) << "what waits for the peer is bounded";
+  bench.take(1);
+  EXPECT_TRUE(bench.more_work()) << "it goes on where it stopped";
+  bench.turn();
+  EXPECT_GT(bench.replies(1).size(), answered);
+  bench.tick(900);
+  EXPECT_TRUE(bench.peer(1).open);
+  bench.tick(200);
+  EXPECT_FALSE(bench.peer(1).open);
+}
+
+TEST(Engine, TooManyRequestsInFlightWaitForTheirTurn) {
+  protocol::Config config;
+  config.max_requests_in_flight = 4;
+  EngineBench bench(config);
+  bench.hello(1);
+  for (std::uint64_t n = 1; n <= 10; ++n) bench.command(1, n, register_model("m" + std::to_string(n)));
+  EXPECT_EQ(bench.state().sequence, 5u);
+  EXPECT_FALSE(bench.peer(1).read_from);
+  for (int i = 0; i < 10; ++i) {
+    bench.settle();
+    bench.turn();
+  }
+  EXPECT_EQ(bench.state().sequence, 11u);
+  EXPECT_TRUE(bench.peer(1).read_from);
+  EXPECT_THAT(correlations(bench.replies(1)), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10));
+}
+
+TEST(Engine, NobodyIsReadFromWhileTooMuchWaitsForTheDisk) {
+  protocol::Config config;
+  config.max_gathered_bytes = 2'000;
+  EngineBench bench(config);
+  bench.hello(1);
+  bench.hello(2, session_hello(SessionId{2}));
+  for (std::uint64_t n = 1; n <= 100; ++n) bench.command(1, n, register_model("m" + std::to_string(n)));
+  bench.query(2, 1, query::ListModels{});
+  EXPECT_LT(bench.state().sequence, 50u);
+  EXPECT_FALSE(bench.peer(1).read_from);
+  for (int i = 0; i < 100; ++i) {
+    bench.settle();
+    bench.turn();
+  }
+  EXPECT_EQ(bench.state().sequence, 101u);
+  EXPECT_THAT(bench.replies(1), SizeIs(100));
+  EXPECT_THAT(bench.replies(2), SizeIs(1));
+}
+
+TEST(Engine, AGreedyPeerLeavesTheOthersTheirTurn) {
+  protocol::Config config;
+  config.frames_per_turn = 8;
+  EngineBench bench(config);
+  bench.hello(1);
+  bench.hello(2, session_hello(SessionId{2}));
+  std::string many;
+  for (std::uint64_t n = 1; n <= 100; ++n) {
+    Request request;
+    request.correlation_id = n;
+    request.body = Query(query::ListModels{});
+    many += codec::encode_client_frame(request).value();
+  }
+  bench.send_bytes(1, many);
+  EXPECT_THAT(bench.replies(1), SizeIs(8));
+  EXPECT_TRUE(bench.more_work());
+  bench.query(2, 1, query::ListModels{});
+  EXPECT_THAT(bench.replies(2), SizeIs(1));
+  while (bench.more_work()) bench.turn();
+  EXPECT_THAT(bench.replies(1), SizeIs(100));
+}
+
+TEST(Engine, MoreConnectionsThanAllowedAreClosedAtOnce) {
+  protocol::Config config;
+  config.max_connections = 1;
+  EngineBench bench(config);
+  bench.hello(1);
+  bench.connect(2);
+  EXPECT_TRUE(bench.peer(1).open);
+  EXPECT_FALSE(bench.peer(2).open);
+  bench.disconnect(1);
+  bench.connect(3);
+  EXPECT_TRUE(bench.peer(3).open);
+}
+
+TEST(Engine, CorrelationIdZeroIsTheConnectionsOwn) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.query(1, 0, query::ListModels{});
+  EXPECT_EQ(bench.replies(1).at(0).status.code(), StatusCode::kInvalidArgument);
+  EXPECT_FALSE(bench.peer(1).open);
+}
+
+// ---- the end
+
+TEST(Engine, WhenTheDiskFailsEveryOpenAndLaterCallIsUnavailable) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.hello(2, session_hello(SessionId{2}));
+  bench.peer(2).takes = false;
+  bench.query(2, 1, query::ListModels{});    // answered from what is durable
+  bench.command(1, 1, register_model("a"));  // in flight
+  bench.command(1, 2, register_model("b"));  // gathering
+  bench.query(1, 3, query::ListModels{});    // rests on it
+  bench.query(1, 4, query::ReadLog{});       // waits for it
+  bench.fail_disk();
+  const auto replies = bench.replies(1);
+  EXPECT_THAT(correlations(replies), testing::UnorderedElementsAre(1, 2, 3, 4));
+  for (const Reply& reply : replies) {
+    EXPECT_EQ(reply.status.code(), StatusCode::kUnavailable);
+    EXPECT_THAT(message_of(reply), HasSubstr("retry with the same number"));
+    EXPECT_EQ(reply.sequence, 1u) << "nothing that is not durable is told";
+  }
+  EXPECT_TRUE(bench.replies(2).at(0).status.ok());
+  EXPECT_EQ(bench.exit_code(), std::nullopt) << "one peer has not taken its answers";
+  bench.command(1, 5, register_model("c"));
+  EXPECT_EQ(bench.replies(1).back().status.code(), StatusCode::kUnavailable);
+  bench.query(1, 6, query::ListModels{});
+  EXPECT_EQ(bench.replies(1).back().status.code(), StatusCode::kUnavailable);
+  bench.tick(1'000);
+  EXPECT_EQ(bench.exit_code(), 3);
+}
+
+TEST(Engine, AfterAFailureARetryFindsWhatTheDiskKept) {
+  for (const bool kept : {false, true}) {
+    SCOPED_TRACE(kept);
+    EngineBench bench;
+    bench.hello(1);
+    bench.command(1, 1, register_model("a"));
+    bench.crash(kept);
+    Hello again = session_hello();
+    again.opened_at = 1;
+    again.seen_sequence = 1;
+    again.seen_incarnation = kIncarnation;
+    bench.hello(1, again);
+    bench.command(1, 1, register_model("a"));
+    bench.settle();
+    bench.run_reads();
+    ASSERT_THAT(bench.replies(1), SizeIs(1));
+    EXPECT_EQ(bench.replies(1)[0].sequence, 2u);
+    EXPECT_EQ(bench.state().sequence, 2u);
+  }
+}
+
+TEST(Engine, ShutdownAnswersWhatIsInFlightAndThenEnds) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.hello(2, session_hello(SessionId{2}));
+  bench.command(1, 1, register_model("a"));
+  bench.command(1, 2, register_model("b"));
+  bench.engine().begin_shutdown();
+  bench.carry();
+  EXPECT_FALSE(bench.peer(2).open) << "it waits for nothing";
+  bench.command(1, 3, register_model("c"));
+  bench.connect(3);
+  EXPECT_FALSE(bench.peer(3).open);
+  EXPECT_EQ(bench.exit_code(), std::nullopt);
+  bench.settle();
+  EXPECT_THAT(correlations(bench.replies(1)), ElementsAre(1, 2)) << "3 came too late, and is retried elsewhere";
+  EXPECT_FALSE(bench.peer(1).open);
+  EXPECT_EQ(bench.exit_code(), 0);
+  EXPECT_EQ(bench.journal().durable_head().sequence, 3u);
+  const auto noted = bench.journal().noted_digest(3);
+  ASSERT_TRUE(noted.ok() && *noted);
+  EXPECT_EQ(*service::decode_noted_digest(**noted), service::noted_digest(bench.state()));
+}
+
+TEST(Engine, ShutdownDoesNotWaitForASlowReader) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.peer(1).takes = false;
+  bench.command(1, 1, register_model("a"));
+  bench.engine().begin_shutdown();
+  bench.settle();
+  EXPECT_EQ(bench.exit_code(), std::nullopt);
+  bench.tick(5'000);
+  EXPECT_EQ(bench.exit_code(), 0);
+}
+
+}  // namespace
+}  // namespace tensorforge::test
