@@ -46,15 +46,9 @@ std::size_t page_bytes(const gpu_memory::MemoryBlock& block) {
   return table(9) + text(block.block_id) + optional_text(block.tensor_id);
 }
 
-std::size_t page_bytes(const gpu_memory::Move& move) { return table(4) + text(move.block_id); }
-
 std::size_t page_bytes(const checkpoint::CheckpointMeta& meta) {
   return table(11) + text(meta.checkpoint_id) + text(meta.training_run_id) + optional_text(meta.parent_id) +
          metrics(meta.metrics) + text(meta.storage_path);
-}
-
-std::size_t page_bytes(const result::DeletedCheckpoint& deleted) {
-  return table(4) + text(deleted.checkpoint_id) + text(deleted.storage_path) + text(deleted.training_run_id);
 }
 
 std::size_t page_bytes(const result::LogRecord& record) {

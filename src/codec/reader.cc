@@ -1,6 +1,7 @@
 #include "codec/reader.h"
 
 #include <algorithm>
+#include <bit>
 
 #include <fmt/format.h>
 
@@ -86,7 +87,11 @@ std::string Reader::bytes(const flatbuffers::Vector<std::uint8_t>* value) {
 
 std::vector<std::size_t> Reader::numbers(const flatbuffers::Vector<std::uint64_t>* value) {
   if (value == nullptr || !draw(value->size() * sizeof(std::uint64_t))) return {};
-  return {value->begin(), value->end()};
+  // The verifier aligns the length and not what stands behind it, so these may not be read as numbers in place.
+  static_assert(std::endian::native == std::endian::little && sizeof(std::size_t) == sizeof(std::uint64_t));
+  std::vector<std::size_t> out(value->size());
+  if (!out.empty()) std::memcpy(out.data(), value->Data(), out.size() * sizeof(std::uint64_t));
+  return out;
 }
 
 registry::ModelVersion Reader::version(const wire::Version* value, std::string_view name) {

@@ -126,12 +126,17 @@ class Reader {
     } else if (type == Type::NONE || value == nullptr) {
       damaged(std::string(name) + " is absent");
     } else {
-      ((type == Traits<Members>::enum_value && (out = read_one(static_cast<const Members*>(value)), true)) || ...);
+      (read_if<Out, Traits, Members>(out, type, value, read_one), ...);
     }
     return out;
   }
 
  private:
+  template <class Out, template <class> class Traits, class Table, class Type, class ReadOne>
+  static void read_if(Out& out, Type type, const void* value, ReadOne& read_one) {
+    if (type == Traits<Table>::enum_value) out = read_one(static_cast<const Table*>(value));
+  }
+
   bool enter_table(const flatbuffers::Table* table, std::string_view name, flatbuffers::voffset_t last);
   bool draw(std::size_t bytes);
   void absent(std::string_view name);

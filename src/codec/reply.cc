@@ -10,7 +10,8 @@
 
 namespace tensorforge {
 
-bool result::BatchResult::operator==(const BatchResult&) const = default;
+// Written out: clang 14 crashes on a default for a type that contains itself.
+bool result::BatchResult::operator==(const BatchResult& other) const { return replies == other.replies; }
 
 namespace codec {
 namespace {

@@ -195,9 +195,7 @@ std::size_t page_bytes(const registry::ModelMetadata&);
 std::size_t page_bytes(const registry::ModelVersion&);
 std::size_t page_bytes(const gpu_memory::GpuDevice&);
 std::size_t page_bytes(const gpu_memory::MemoryBlock&);
-std::size_t page_bytes(const gpu_memory::Move&);
 std::size_t page_bytes(const checkpoint::CheckpointMeta&);
-std::size_t page_bytes(const result::DeletedCheckpoint&);
 std::size_t page_bytes(const result::LogRecord&);
 
 }  // namespace codec

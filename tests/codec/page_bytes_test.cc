@@ -34,9 +34,7 @@ TEST(PageBytes, AreNeverUnderTheTruthAndSeldomFarOver) {
   expect_bound(&result::Versions::versions);
   expect_bound(&result::Pools::pools);
   expect_bound(&result::Blocks::blocks);
-  expect_bound(&result::Moves::moves);
   expect_bound(&result::Checkpoints::checkpoints);
-  expect_bound(&result::Collected::deleted);
   expect_bound(&result::LogRecords::records);
 }
 

@@ -230,7 +230,10 @@ class RandomValues {
   }
   template <class Variant, std::size_t... I>
   void fill_alternative(Variant& value, std::size_t chosen, std::index_sequence<I...>) {
-    ((chosen == I && (fill(value.template emplace<I>()), true)) || ...);
+    const auto fill_if = [&]<std::size_t J>(std::integral_constant<std::size_t, J>) {
+      if (chosen == J) fill(value.template emplace<J>());
+    };
+    (fill_if(std::integral_constant<std::size_t, I>()), ...);
   }
   void fill(absl::Status& status) {
     if (below(3) != 0) return;
@@ -260,7 +263,7 @@ class RandomValues {
   void fill(Struct& value) { fill_fields(value); }
   template <class Struct>
   void fill_fields(Struct& value) {
-    fields::each_field(value, [this](auto&... field) { (fill(field), ...); });
+    fields::each_field(value, [&](auto&... field) { (fill(field), ...); });
   }
 
   std::mt19937_64 random_;
