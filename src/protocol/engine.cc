@@ -167,8 +167,11 @@ void Engine::work(Connection& connection) {
     connection.half_frame_since.reset();
     connection.last_request = now_.boot_ms;
     Result<ClientMessage> message = codec::decode_client_frame(**frame);
-    if (!message.ok()) return fail(connection, with_context("malformed frame", message.status()));
-    handle(connection, *std::move(message));
+    if (message.ok()) {
+      handle(connection, *std::move(message));
+    } else {
+      refuse_frame(connection, **frame, message.status());
+    }
     if (find(id) == nullptr) return;
     gathered_too_much_ = service_.gathered_bytes() >= config_.max_gathered_bytes;
   }
@@ -206,6 +209,15 @@ void Engine::handle(Connection& connection, ClientMessage&& message) {
   }
   if (!greeted) return fail(connection, absl::FailedPreconditionError("the first message of a connection is a hello"));
   on_request(connection, std::get<Request>(message));
+}
+
+/// A frame that does not decode. Where it still says which request it is, it costs that request and no other.
+void Engine::refuse_frame(Connection& connection, std::span<const std::byte> frame, const absl::Status& why) {
+  const std::optional<std::uint64_t> correlation_id = codec::correlation_id_of(frame);
+  if (connection.phase != Connection::Phase::Open || !correlation_id) {
+    return fail(connection, with_context("malformed frame", why));
+  }
+  answer(connection, *correlation_id, refusal(why));
 }
 
 absl::Status Engine::check_hello(const Hello& hello) const {
@@ -328,9 +340,9 @@ void Engine::answer(Connection& connection, std::uint64_t correlation_id, Reply&
 
 void Engine::answer_unavailable(Connection& connection, std::uint64_t correlation_id) {
   answer(connection, correlation_id,
-         refusal(absl::UnavailableError(
-             fmt::format("the disk failed, the outcome is unknown: retry with the same number after the restart ({})",
-                         std::string(journal_status_.message())))));
+         refusal(absl::UnavailableError(fmt::format(
+             "the disk failed, the outcome is unknown: retry with the same number after the restart ({})",
+             std::string(journal_status_.message())))));
 }
 
 void Engine::read(Connection& connection, std::uint64_t correlation_id, bool in_order, service::LogRead&& what,

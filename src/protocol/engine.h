@@ -144,6 +144,7 @@ class Engine {
   bool may_take_requests(const Connection&) const;
   void work(Connection&);
   void handle(Connection&, ClientMessage&&);
+  void refuse_frame(Connection&, std::span<const std::byte> frame, const absl::Status& why);
   void on_hello(Connection&, Hello&&);
   void on_request(Connection&, const Request&);
   void on_command(Connection&, const Request&, const Command&);

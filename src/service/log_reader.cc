@@ -17,9 +17,6 @@ namespace {
 
 constexpr std::size_t kScanPageRecords = 10'000;
 constexpr std::size_t kScanPageBytes = std::size_t{4} << 20U;
-/// What stands around the bytes of a record and its note in a reply, not less than it is.
-constexpr std::size_t kRecordOverhead = 64;
-
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
 
 class Reader {
@@ -138,7 +135,7 @@ class Reader {
       entry.salt = (*note)->salt;
       entry.note = std::move((*note)->bytes);
     }
-    used_ += bytes.size() + entry.note.size() + kRecordOverhead;
+    used_ += codec::page_bytes(entry);
     if (!found().empty() && used_ > max_bytes_) return false;
     found().push_back(std::move(entry));
     return true;

@@ -27,26 +27,6 @@ std::string model_name(std::string_view id, const registry::ModelVersion& versio
   return fmt::format("model {} {}", quoted(id), registry::format_version(version));
 }
 
-// Bytes of one element in a reply, not less than they are.
-constexpr std::size_t kElementBytes = 192;
-std::size_t size_of(const registry::ModelMetadata& model) {
-  std::size_t size = kElementBytes + model.model_id.size() + model.name.size() + model.framework.size() +
-                     model.checksum.size() + 8 * (model.input_shape.size() + model.output_shape.size());
-  for (const auto& [key, value] : model.tags) size += key.size() + value.size() + 48;
-  return size;
-}
-std::size_t size_of(const registry::ModelVersion&) { return 16; }
-std::size_t size_of(const gpu_memory::GpuDevice& device) { return kElementBytes + device.device_id.size(); }
-std::size_t size_of(const gpu_memory::MemoryBlock& block) {
-  return kElementBytes + block.block_id.size() + (block.tensor_id ? block.tensor_id->size() : 0);
-}
-std::size_t size_of(const checkpoint::CheckpointMeta& meta) {
-  std::size_t size = kElementBytes + meta.checkpoint_id.size() + meta.training_run_id.size() +
-                     meta.storage_path.size() + (meta.parent_id ? meta.parent_id->size() : 0);
-  for (const auto& [key, value] : meta.metrics) size += key.size() + 48;
-  return size;
-}
-
 std::string token_of(const registry::ModelMetadata& model) {
   return model.model_id + '@' + registry::format_version(model.version);  // an id has no '@'
 }
@@ -255,7 +235,7 @@ class Answerer {
     std::size_t bytes = 0;
     std::size_t kept = 0;
     while (kept < std::min(limit, list.size())) {
-      bytes += size_of(list[kept]);
+      bytes += codec::page_bytes(list[kept]);
       if (kept > 0 && bytes > reading_.config.max_reply_bytes) break;
       ++kept;
     }
@@ -281,7 +261,7 @@ class Answerer {
     std::size_t bytes = 0;
     for (const registry::ModelMetadata* model : list(*after, *size + 1)) {
       found.push_back(*model);
-      bytes += size_of(*model);
+      bytes += codec::page_bytes(*model);
       if (bytes > reading_.config.max_reply_bytes && found.size() > 1) break;  // cut() takes the last one off
     }
     cut(found, *size, [](const auto& last) { return token_of(last); });

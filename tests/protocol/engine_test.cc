@@ -257,6 +257,21 @@ TEST(Engine, AMalformedFrameCostsOneReplyAndTheConnection) {
   }
 }
 
+TEST(Engine, ARequestThatDoesNotDecodeCostsThatRequestAlone) {
+  EngineBench bench;
+  bench.hello(1);
+  Request request;
+  request.correlation_id = request.command_number = 1;
+  request.body = Command(register_model("a\xff"));
+  bench.send(1, request);
+  bench.command(1, 2, register_model("b"));
+  bench.settle();
+  ASSERT_THAT(correlations(bench.replies(1)), ElementsAre(1, 2));
+  EXPECT_EQ(bench.replies(1)[0].status.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(message_of(bench.replies(1)[0]), HasSubstr("not valid UTF-8"));
+  EXPECT_TRUE(bench.replies(1)[1].status.ok());
+}
+
 TEST(Engine, EveryFlippedBitOfAFrameIsAnsweredOrCloses) {
   Request request;
   request.correlation_id = request.command_number = 1;
