@@ -1,12 +1,22 @@
 #include "gpu_memory/defragment.h"
 
+#include <limits>
+
 namespace tensorforge::gpu_memory {
 namespace {
 
 /// Finds, for blocks in offset order, the lowest aligned place that overlaps no Pinned block.
 class Compactor {
  public:
-  explicit Compactor(const Pool& pool) : pinned_(pool.live().begin()), end_(pool.live().end()) {}
+  /// For the blocks that begin at or behind `from`; those before it are where they belong.
+  Compactor(const Pool& pool, std::size_t from) : end_(pool.live().end()) {
+    for (auto at = pool.live().lower_bound(from); at != pool.live().begin() && cursor_ == 0;) {
+      --at;
+      if (at->second->status != BlockStatus::Pinned) cursor_ = at->second->extent().end();
+    }
+    pinned_ = pool.live().upper_bound(cursor_);
+    if (pinned_ != pool.live().begin()) --pinned_;
+  }
 
   std::size_t place(const Block& block) {
     std::size_t to = align_up(cursor_, block.alignment);
@@ -37,14 +47,19 @@ class Compactor {
 // under the copy. The first i moves leave b1 ... b(i) where a new plan would put them: the rest is the same.
 std::vector<BlockMove> plan_moves(const Pool& pool, std::size_t limit) {
   std::vector<BlockMove> moves;
-  Compactor compactor(pool);
-  for (const auto& [offset, block] : pool.live()) {
-    if (moves.size() >= limit) break;
+  Compactor compactor(pool, pool.settled());
+  for (auto at = pool.live().lower_bound(pool.settled()); at != pool.live().end() && moves.size() < limit; ++at) {
+    const auto& [offset, block] = *at;
     if (block->status == BlockStatus::Pinned) continue;
     const std::size_t to = compactor.place(*block);
     if (to != offset) moves.push_back({block.get(), to});
   }
   return moves;
+}
+
+std::size_t next_unsettled(const Pool& pool) {
+  const std::vector<BlockMove> next = plan_moves(pool, 1);
+  return next.empty() ? std::numeric_limits<std::size_t>::max() : next.front().block->offset;
 }
 
 }  // namespace tensorforge::gpu_memory

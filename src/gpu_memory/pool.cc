@@ -1,11 +1,13 @@
 #include "gpu_memory/pool.h"
 
+#include <algorithm>
 #include <charconv>
 #include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "gpu_memory/defragment.h"
 #include "gpu_memory/state_machine.h"
 
 namespace tensorforge::gpu_memory {
@@ -190,6 +192,7 @@ std::optional<CachedBlock> Pool::next_cached(const std::optional<CachedBlock>& a
 }
 
 void Pool::insert(Block block) {
+  unsettle(block.offset);
   auto owned = std::make_unique<Block>(std::move(block));
   Block& placed = *owned;
   by_id_.emplace(placed.id, &placed);
@@ -201,6 +204,7 @@ void Pool::insert(Block block) {
 
 void Pool::erase(EntityId id) {
   Block& block = mutable_at(id);
+  unsettle(block.offset);
   unindex(block);
   vacate(block.extent(), block.status);
   const auto tensor = by_tensor_.find(block.tensor_id);
@@ -212,6 +216,7 @@ void Pool::erase(EntityId id) {
 
 void Pool::set_status(EntityId id, BlockStatus status) {
   Block& block = mutable_at(id);
+  if (status == BlockStatus::Pinned || block.status == BlockStatus::Pinned) unsettle(block.offset);
   unindex(block);
   const bool was_cached = block.status == BlockStatus::Cached;
   block.status = status;
@@ -231,6 +236,7 @@ void Pool::set_last_accessed(EntityId id, std::uint64_t at) {
 
 void Pool::move(EntityId id, std::size_t to) {
   Block& block = mutable_at(id);
+  unsettle(std::min(block.offset, to));
   unindex(block);
   vacate(block.extent(), block.status);
   auto& offsets = by_tensor_.find(block.tensor_id)->second;
@@ -243,6 +249,7 @@ void Pool::move(EntityId id, std::size_t to) {
   block.offset = to;
   occupy(block.extent(), block.status);
   index(block);
+  settled_ = next_unsettled(*this);
 }
 
 void Pool::occupy(Extent extent, BlockStatus status) {

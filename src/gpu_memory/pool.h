@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <compare>
 #include <cstddef>
@@ -94,6 +95,10 @@ class Pool {
   std::optional<CachedBlock> next_cached(const std::optional<CachedBlock>& after,
                                          std::int32_t max_priority = std::numeric_limits<std::int32_t>::max()) const;
 
+  /// No block that begins below this offset would be moved by a defragmentation: what is known of that, so that one
+  /// in many steps does not look at all blocks again in each.
+  std::size_t settled() const { return settled_; }
+
   /// Places a live block, all of whose bytes must be free.
   void insert(Block);
   void erase(EntityId);
@@ -116,6 +121,8 @@ class Pool {
   void occupy(Extent, BlockStatus);
   void vacate(Extent, BlockStatus);
   void track_reclaimable();
+  /// A change at `offset` can make blocks move that lie behind it, and no others.
+  void unsettle(std::size_t offset) { settled_ = std::min(settled_, offset); }
   std::size_t& bytes(BlockStatus status) { return bytes_[static_cast<std::size_t>(status)]; }
   std::size_t bytes(BlockStatus status) const { return bytes_[static_cast<std::size_t>(status)]; }
 
@@ -131,6 +138,7 @@ class Pool {
   std::optional<FreeSpace> reclaimable_;
   SummaryTree<Lru> cached_;
   std::map<std::int32_t, std::size_t> cached_bytes_;  ///< by priority
+  std::size_t settled_{};
 };
 
 }  // namespace tensorforge::gpu_memory

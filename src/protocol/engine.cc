@@ -340,9 +340,9 @@ void Engine::answer(Connection& connection, std::uint64_t correlation_id, Reply&
 
 void Engine::answer_unavailable(Connection& connection, std::uint64_t correlation_id) {
   answer(connection, correlation_id,
-         refusal(absl::UnavailableError(fmt::format(
-             "the disk failed, the outcome is unknown: retry with the same number after the restart ({})",
-             std::string(journal_status_.message())))));
+         refusal(absl::UnavailableError(
+             fmt::format("the disk failed, the outcome is unknown: retry with the same number after the restart ({})",
+                         std::string(journal_status_.message())))));
 }
 
 void Engine::read(Connection& connection, std::uint64_t correlation_id, bool in_order, service::LogRead&& what,

@@ -73,7 +73,6 @@ class Service {
   std::vector<std::string> take_warnings();
 
   const State& state() const { return state_; }
-  const Config& config() const { return config_; }
   std::uint64_t refused() const { return refused_; }
   /// Why changes are refused now; empty: they are not.
   std::string changes_refused_because() const;

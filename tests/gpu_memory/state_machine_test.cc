@@ -347,5 +347,59 @@ TEST(GpuMemoryProperty, ReplayGivesTheSameStateAndDigest) {
   }
 }
 
+/// A new state with the same pools and blocks, which knows nothing of the history.
+State rebuilt(const State& state) {
+  State out;
+  for (const GpuDevice* device : state.pools(std::nullopt, kAll)) {
+    apply(out, PoolCreated{*device});
+    for (const MemoryBlock& block : state.blocks(device->device_id, 0, kAll)) {
+      if (block.status == Free) continue;
+      const EntityId id = parse_entity_id(kBlockIdPrefix, block.block_id).value();
+      apply(out, BlockAllocated{device->device_id,
+                                {*block.tensor_id, block.size, block.alignment, block.status == Pinned, block.priority},
+                                id,
+                                block.offset,
+                                block.size,
+                                {},
+                                block.allocated_at});
+      apply(out, BlockTouched{device->device_id, id, block.last_accessed});
+      if (block.status == Cached) apply(out, BlockCached{device->device_id, id});
+    }
+  }
+  return out;
+}
+
+TEST(GpuMemoryProperty, WhatIsRememberedOfTheHistoryChangesNoPlan) {
+  for (std::uint32_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    RandomCommands commands(seed);
+    State state;
+    Context context;
+    for (int step = 0; step < 150; ++step) {
+      context.now += commands.below(3);
+      context.max_changes = 1 + commands.below(4);  // most defragmentations stop on the way
+      const Result<Events> events = decide(state, commands.next(state), context);
+      if (!events.ok()) continue;
+      for (const Event& event : *events) apply(state, event);
+      const State fresh = rebuilt(state);
+      ASSERT_EQ(fresh.digest(), state.digest());
+      for (const GpuDevice* device : state.pools(std::nullopt, kAll)) {
+        ASSERT_EQ(state.plan_defragment(device->device_id, kAll), fresh.plan_defragment(device->device_id, kAll));
+      }
+      const Command next = Allocate{"gpu0", {"t", 1 + commands.below(200), std::size_t{1} << commands.below(6)}};
+      const Result<Events> want = decide(fresh, next, context), got = decide(state, next, context);
+      ASSERT_EQ(got.status(), want.status());
+      if (!got.ok()) continue;
+      const auto* const placed = std::get_if<BlockAllocated>(&got->front());
+      const auto* const placed_fresh = std::get_if<BlockAllocated>(&want->front());
+      ASSERT_EQ(placed == nullptr, placed_fresh == nullptr);
+      if (placed != nullptr) {
+        ASSERT_EQ(placed->offset, placed_fresh->offset);
+        ASSERT_EQ(placed->evicted, placed_fresh->evicted);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tensorforge::gpu_memory
