@@ -1,0 +1,327 @@
+// tensorforge bench: how fast the service answers, with every answer checked.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <random>
+
+#include <asio/io_context.hpp>
+#include <fmt/format.h>
+
+#include "model_table.h"
+#include "pipeline.h"
+#include "program.h"
+
+namespace tensorforge::cli {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+enum class Operation { Register, Get, Alloc, Checkpoint, Mixed };
+std::string_view to_string(Operation operation) {
+  switch (operation) {
+    case Operation::Register:
+      return "register";
+    case Operation::Get:
+      return "get";
+    case Operation::Alloc:
+      return "alloc";
+    case Operation::Checkpoint:
+      return "checkpoint";
+    case Operation::Mixed:
+      return "mixed";
+  }
+  return "?";
+}
+
+struct Plan {
+  Operation operation{};
+  std::uint64_t clients{1}, depth{1}, seconds{10}, keys{1'000};
+};
+
+constexpr std::uint64_t kMaxClients = 10'000, kMaxDepth = 1'024, kMaxSeconds = 86'400, kMaxKeys = 1'000'000;
+constexpr std::size_t kSetUpWindow = 512;
+constexpr std::size_t kBlocksHeld = 64;  // by one connection
+constexpr std::uint64_t kPoolBytes = std::uint64_t{1} << 40U;
+
+/// What all connections share. One thread.
+struct Run {
+  Plan plan;
+  std::string prefix;  ///< of everything that this run makes: nothing is met twice
+  std::vector<registry::ModelMetadata> table;
+  std::vector<std::pair<std::string, registry::ModelVersion>> models;  ///< that `get` reads
+  std::uint64_t versions_made{};
+  std::mt19937_64 random;
+
+  SteadyClock::time_point end;
+  std::uint64_t in_flight{}, operations{}, errors{};
+  std::string first_error;
+  std::vector<float> latencies_us;
+  asio::io_context io{1};
+
+  std::size_t below(std::size_t bound) { return static_cast<std::size_t>(random() % bound); }
+
+  /// The next version: of `keys` models in turn, each with the fields of a row of the table.
+  registry::ModelMetadata next_model() {
+    const std::uint64_t number = versions_made++;
+    const std::uint64_t key = number % plan.keys;
+    registry::ModelMetadata model = table[key % table.size()];
+    model.model_id = fmt::format("{}/{}-{}", prefix, model.model_id, key);
+    const std::uint64_t release = number / plan.keys;  // 64 bits of it do not fit one of the three numbers
+    model.version = {1, static_cast<std::uint32_t>(release >> 32U), static_cast<std::uint32_t>(release)};
+    return model;
+  }
+};
+
+/// One connection: keeps `depth` requests in flight until the time is over.
+class Load {
+ public:
+  Load(Run& run, const Context& context, std::size_t number) : run_(run), number_(number) {
+    client::ClientOptions options;
+    options.server = context.server();
+    options.actor = context.actor();
+    options.program = "tensorforge-bench/" TENSORFORGE_VERSION;
+    options.max_in_flight = std::max<std::size_t>(run.plan.depth, 1);
+    Result<std::unique_ptr<client::Client>> client = client::Client::start(run.io, std::move(options));
+    if (!client.ok()) throw Failure{Exit::WrongUsage, client.status()};
+    client_ = *std::move(client);
+  }
+
+  void start() {
+    for (std::uint64_t i = 0; i < run_.plan.depth; ++i) next();
+  }
+
+ private:
+  /// Whether the answer is the one that belongs to the request.
+  using Check = std::function<bool(const Reply&)>;
+
+  void next() {
+    const SteadyClock::time_point now = SteadyClock::now();
+    if (now >= run_.end) return;
+    ++run_.in_flight;
+    Operation operation = run_.plan.operation;
+    if (operation == Operation::Mixed) {  // half of them read
+      constexpr std::array kChoices{Operation::Get,      Operation::Get,   Operation::Get,   Operation::Get,
+                                    Operation::Register, Operation::Alloc, Operation::Alloc, Operation::Checkpoint};
+      operation = kChoices[run_.below(kChoices.size())];
+    }
+    switch (operation) {
+      case Operation::Register:
+        return register_model(now);
+      case Operation::Get:
+        return get(now);
+      case Operation::Alloc:
+        return blocks_.size() >= kBlocksHeld || (!blocks_.empty() && run_.below(2) == 0) ? free_block(now) : alloc(now);
+      case Operation::Checkpoint:
+        return begun_.empty() ? begin_checkpoint(now) : complete_checkpoint(now);
+      case Operation::Mixed:
+        break;
+    }
+  }
+
+  template <class Message, class Checker>
+  void send(SteadyClock::time_point started, Message message, Checker check) {
+    auto on_answer = [this, started, check = std::move(check)](client::Answer answer) {
+      finish(started, answer.status, answer.status.ok() && check(answer.reply));
+    };
+    if constexpr (std::is_same_v<Message, Query>) {
+      client_->submit(std::move(message), std::move(on_answer));
+    } else {
+      client_->submit(Command(std::move(message)), {}, std::move(on_answer));
+    }
+  }
+
+  void finish(SteadyClock::time_point started, const absl::Status& status, bool good) {
+    const std::chrono::duration<float, std::micro> took = SteadyClock::now() - started;
+    --run_.in_flight;
+    ++run_.operations;
+    run_.latencies_us.push_back(took.count());
+    if (!good) {
+      ++run_.errors;
+      if (run_.first_error.empty()) {
+        run_.first_error = status.ok() ? "an answer that does not belong to its request" : describe(status);
+      }
+    }
+    next();
+    if (run_.in_flight == 0) run_.io.stop();
+  }
+
+  void register_model(SteadyClock::time_point now) {
+    registry::ModelMetadata model = run_.next_model();
+    send(now, registry::Command(registry::RegisterModel{model}),
+         [id = model.model_id, version = model.version](const Reply& reply) {
+           const auto* registered = std::get_if<result::Registered>(&reply.result);
+           return registered != nullptr && registered->model_id == id && registered->version == version;
+         });
+  }
+
+  void get(SteadyClock::time_point now) {
+    const auto& wanted = run_.models[run_.below(run_.models.size())];
+    send(now, Query(query::GetModel{wanted.first, wanted.second}), [&wanted](const Reply& reply) {
+      const auto* found = std::get_if<result::Models>(&reply.result);
+      return found != nullptr && found->models.size() == 1 && found->models[0].model_id == wanted.first &&
+             found->models[0].version == wanted.second;
+    });
+  }
+
+  std::string device() const { return fmt::format("{}/gpu{}", run_.prefix, number_ % run_.plan.keys); }
+
+  void alloc(SteadyClock::time_point now) {
+    const std::uint64_t size = 1 + run_.below(std::size_t{4} << 20U);
+    gpu_memory::AllocationRequest request{"bench", size, 256, false, 0};
+    send(now, gpu_memory::Command(gpu_memory::Allocate{device(), std::move(request)}),
+         [this, size](const Reply& reply) {
+           const auto* allocated = std::get_if<result::Allocated>(&reply.result);
+           if (allocated == nullptr || allocated->actual_size < size || allocated->offset % 256 != 0) return false;
+           blocks_.push_back(allocated->block_id);
+           return true;
+         });
+  }
+
+  void free_block(SteadyClock::time_point now) {
+    std::swap(blocks_[run_.below(blocks_.size())], blocks_.back());
+    gpu_memory::FreeBlock command{device(), std::move(blocks_.back())};
+    blocks_.pop_back();
+    send(now, gpu_memory::Command(std::move(command)),
+         [](const Reply& reply) { return std::holds_alternative<result::Done>(reply.result); });
+  }
+
+  void begin_checkpoint(SteadyClock::time_point now) {
+    checkpoint::CreateCheckpointRequest request;
+    request.training_run_id = fmt::format("{}/run{}", run_.prefix, number_ % run_.plan.keys);
+    request.step = ++steps_;
+    request.epoch = static_cast<std::uint32_t>(request.step / 1'000);
+    request.metrics["loss"] = 1.0 / static_cast<double>(request.step);
+    send(now, checkpoint::Command(checkpoint::CreateCheckpoint{request}),
+         [this, step = request.step](const Reply& reply) {
+           const auto* created = std::get_if<result::Checkpoints>(&reply.result);
+           if (created == nullptr || created->checkpoints.size() != 1 || created->checkpoints[0].step != step)
+             return false;
+           begun_.push_back(created->checkpoints[0].checkpoint_id);
+           return true;
+         });
+  }
+
+  void complete_checkpoint(SteadyClock::time_point now) {
+    checkpoint::CompleteCheckpoint command{std::move(begun_.back()), 1 << 20U, "bench://checkpoint"};
+    begun_.pop_back();
+    send(now, checkpoint::Command(std::move(command)), [](const Reply&) { return true; });
+  }
+
+  Run& run_;
+  std::size_t number_;
+  std::vector<std::string> blocks_, begun_;
+  std::uint64_t steps_{};
+  std::unique_ptr<client::Client> client_;
+};
+
+bool uses(Operation plan, Operation operation) { return plan == operation || plan == Operation::Mixed; }
+
+/// Finds or makes what the run reads and fills.
+void set_up(Context& context, Run& run) {
+  Connection& service = context.service();
+  if (uses(run.plan.operation, Operation::Alloc)) {
+    for (std::uint64_t i = 0; i < std::min(run.plan.clients, run.plan.keys); ++i) {
+      const gpu_memory::GpuDevice device{fmt::format("{}/gpu{}", run.prefix, i), kPoolBytes, 0, {}};
+      service.change(gpu_memory::CreatePool{device}, {"bench", {}});
+    }
+  }
+  if (!uses(run.plan.operation, Operation::Get)) return;
+  each_page(service, query::ListModels{}, run.plan.keys, [&](Reply reply) {
+    for (registry::ModelMetadata& model : Connection::result_as<result::Models>(std::move(reply)).models) {
+      if (run.models.size() < run.plan.keys) run.models.emplace_back(std::move(model.model_id), model.version);
+    }
+    return run.models.size() < run.plan.keys;
+  });
+  Progress progress("registered models to read:", run.plan.keys - run.models.size());
+  Pipeline pipeline(service.client(), kSetUpWindow);
+  while (run.models.size() < run.plan.keys) {
+    registry::ModelMetadata model = run.next_model();
+    run.models.emplace_back(model.model_id, model.version);
+    pipeline.submit(registry::RegisterModel{std::move(model)}, {{}, "bench"}, [](const client::Answer& answer) {
+      if (!answer.status.ok()) throw refusal(answer.status);
+    });
+    progress.update(run.versions_made);
+  }
+  pipeline.drain();
+}
+
+double percentile(std::vector<float>& latencies_us, double p) {
+  if (latencies_us.empty()) return 0;
+  const auto rank = static_cast<std::ptrdiff_t>(p / 100 * static_cast<double>(latencies_us.size() - 1));
+  std::nth_element(latencies_us.begin(), latencies_us.begin() + rank, latencies_us.end());
+  return std::round(latencies_us[static_cast<std::size_t>(rank)] * 10) / 10;
+}
+
+void bench(Context& context, const Plan& plan) {
+  Run run;
+  run.plan = plan;
+  run.random.seed(std::random_device{}());
+  run.prefix = fmt::format("bench/{:08x}", static_cast<std::uint32_t>(run.random()));
+  const Result<std::vector<registry::ModelMetadata>> table = parse_model_table(built_in_model_table());
+  if (!table.ok()) throw refusal(table.status());
+  run.table = *table;
+  set_up(context, run);
+
+  std::vector<std::unique_ptr<Load>> loads;
+  for (std::size_t i = 0; i < plan.clients; ++i) loads.push_back(std::make_unique<Load>(run, context, i));
+  const SteadyClock::time_point start = SteadyClock::now();
+  run.end = start + std::chrono::seconds(plan.seconds);
+  for (const std::unique_ptr<Load>& load : loads) load->start();
+  Progress progress("operations:", 0);
+  while (run.in_flight > 0) {
+    run.io.run_one_for(std::chrono::milliseconds(100));
+    while (run.io.poll() > 0) progress.update(run.operations);
+    if (run.io.stopped() && run.in_flight > 0) run.io.restart();
+  }
+  progress.clear();
+  const std::chrono::duration<double> took = SteadyClock::now() - start;
+  loads.clear();
+
+  context.out().object({{"op", std::string(to_string(plan.operation))},
+                        {"clients", plan.clients},
+                        {"depth", plan.depth},
+                        {"operations", run.operations},
+                        {"errors", run.errors},
+                        {"ops_per_second", std::round(static_cast<double>(run.operations) / took.count())},
+                        {"p50_us", percentile(run.latencies_us, 50)},
+                        {"p99_us", percentile(run.latencies_us, 99)},
+                        {"p999_us", percentile(run.latencies_us, 99.9)},
+                        {"seconds", took.count()}});
+  if (run.errors > 0) {
+    throw Failure{Exit::Refused, absl::InternalError(fmt::format("{} of {} answers were wrong; the first: {}",
+                                                                 run.errors, run.operations, run.first_error))};
+  }
+}
+
+/// A whole number in [1, largest].
+template <std::uint64_t largest>
+Result<std::uint64_t> parse_count(std::string_view text) {
+  const Result<std::uint64_t> value = parse_whole(text);
+  if (!value.ok()) return value.status();
+  if (*value >= 1 && *value <= largest) return *value;
+  return absl::InvalidArgumentError(fmt::format("{} is not from 1 to {}", *value, largest));
+}
+
+Result<Operation> parse_operation(std::string_view text) {
+  const Result<std::size_t> place = parse_name(text, {"register", "get", "alloc", "checkpoint", "mixed"});
+  if (!place.ok()) return place.status();
+  return static_cast<Operation>(*place);
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Program& program) {
+  auto plan = std::make_shared<Plan>();
+  CLI::App& command = *app.add_subcommand("bench", "Measure the service under load; every answer is checked");
+  command.fallthrough()->footer(
+      "Example:\n  tensorforge bench --op register --clients 64 --depth 16 --seconds 10 --json");
+  Verb verb(command, program);
+  verb.value("--op", plan->operation, parse_operation, "register, get, alloc, checkpoint or mixed")->required();
+  verb.value("--clients", plan->clients, parse_count<kMaxClients>, "Connections; default 1");
+  verb.value("--depth", plan->depth, parse_count<kMaxDepth>, "Requests that each keeps in flight; default 1");
+  verb.value("--seconds", plan->seconds, parse_count<kMaxSeconds>, "How long; default 10");
+  verb.value("--keys", plan->keys, parse_count<kMaxKeys>, "Models (or pools, or runs) to spread over; default 1000");
+  verb.run([plan](Context& context) { bench(context, *plan); });
+}
+
+}  // namespace tensorforge::cli
