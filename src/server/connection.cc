@@ -22,15 +22,10 @@ void Connection::read() {
   socket_.async_read_some(asio::buffer(received_.get(), kReadBytes),
                           [self = shared_from_this()](std::error_code error, std::size_t size) {
                             self->reading_ = false;
-                            if (error) return self->on_read_failed();
+                            if (error) return self->lose();
                             if (self->phase_ == Phase::Open) self->events_.bytes({self->received_.get(), size});
                             self->read();
                           });
-}
-
-void Connection::on_read_failed() {
-  // A peer that sends no more may still take its last answers; if it does not, the write fails.
-  if (phase_ != Phase::Closing) lose();
 }
 
 void Connection::resume() {
@@ -48,11 +43,7 @@ void Connection::send(std::string bytes) {
 }
 
 void Connection::flush() {
-  if (phase_ == Phase::Closed || phase_ == Phase::Lingering || !sending_.empty()) return;
-  if (gathered_.empty()) {
-    if (phase_ == Phase::Closing) linger();
-    return;
-  }
+  if (phase_ != Phase::Open || !sending_.empty() || gathered_.empty()) return;
   sending_.swap(gathered_);
   sent_ = 0;
   write();
@@ -67,34 +58,26 @@ void Connection::write() {
 }
 
 void Connection::on_write(std::size_t size) {
-  if (phase_ == Phase::Closed) return;
+  if (phase_ != Phase::Open) return;
   sent_ += size;
-  const bool whole = sent_ == sending_.size();
-  if (whole) sending_.clear();
-  if (phase_ == Phase::Open) events_.sent(size);
-  if (whole) {
-    flush();
-  } else {
-    write();
-  }
+  events_.sent(size);
+  if (sent_ < sending_.size()) return write();
+  sending_.clear();
+  flush();
 }
 
 void Connection::close(std::uint64_t deadline_ms) {
   if (phase_ != Phase::Open) return;
-  phase_ = Phase::Closing;
-  deadline_ms_ = deadline_ms;
-  flush();
-}
-
-void Connection::linger() {
   phase_ = Phase::Lingering;
+  deadline_ms_ = deadline_ms;
+  if (!sending_.empty() || !gathered_.empty()) return lose();
   std::error_code ignored;
   socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
   read();
 }
 
 void Connection::on_tick(std::uint64_t boot_ms) {
-  if ((phase_ == Phase::Closing || phase_ == Phase::Lingering) && boot_ms >= deadline_ms_) lose();
+  if (phase_ == Phase::Lingering && boot_ms >= deadline_ms_) lose();
 }
 
 void Connection::lose() {

@@ -22,7 +22,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     std::function<void(std::span<const std::byte>)> bytes;
     std::function<void(std::size_t)> sent;
     std::function<void()> gone;
-    std::function<void()> closed;  ///< after close(): everything is sent, or nobody takes it any more
+    std::function<void()> closed;  ///< after close(), when the socket is gone
   };
 
   explicit Connection(asio::ip::tcp::socket socket) : socket_(std::move(socket)) {}
@@ -33,20 +33,19 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void flush();
   void pause() { paused_ = true; }
   void resume();
-  /// Sends what it was given to send, then closes. The peer has until `deadline_ms` (boot clock) to take it.
+  /// Closes; what the socket did not take is dropped. What it took reaches the peer, which has until `deadline_ms`
+  /// (boot clock) to close its side.
   void close(std::uint64_t deadline_ms);
   /// Closes at once where the deadline has passed.
   void on_tick(std::uint64_t boot_ms);
 
  private:
-  enum class Phase { Open, Closing, Lingering, Closed };
+  enum class Phase { Open, Lingering, Closed };
   void read();
-  void on_read_failed();
   void write();
   void on_write(std::size_t size);
   void lose();
   void abort();
-  void linger();
 
   static constexpr std::size_t kReadBytes = std::size_t{64} * 1024;
 

@@ -28,19 +28,6 @@ constexpr std::uint64_t kLingerMs = 5'000;              // for a peer to take th
 constexpr std::uint64_t kLastLingerMs = 1'000;          // ... when the process ends
 constexpr int kDiskFailed = 3;                          // exit code
 
-Reply verify(const storage::Journal& journal) {
-  Reply reply;
-  const Result<storage::LogVerified> verified = journal.verify();
-  if (!verified.ok()) {
-    reply.status = verified.status();
-    return reply;
-  }
-  reply.sequence = verified->end.sequence;
-  reply.incarnation = verified->end.incarnation;
-  reply.result = result::LogVerified{verified->end.sequence, verified->end.root, verified->chunks, verified->bytes};
-  return reply;
-}
-
 }  // namespace
 
 struct Listener::Socket {
@@ -100,8 +87,10 @@ class Server::Impl {
       serve();
     }
     io_.run();
-    readers_.stop();
-    readers_.join();
+    for (asio::thread_pool* pool : {&readers_, &verifier_}) {
+      pool->stop();  // what has not begun is nobody's any more
+      pool->join();
+    }
     return *exit_code_;
   }
 
@@ -191,10 +180,10 @@ class Server::Impl {
   }
 
   void begin_read(protocol::Effects::Read read) {
-    asio::post(readers_, [this, read = std::move(read)] {
-      const auto* log_read = std::get_if<service::LogRead>(&read.what);
-      Reply reply = log_read != nullptr ? service::run_read(journal_, *log_read, options_.service.max_reply_bytes)
-                                        : verify(journal_);
+    // A verification reads the whole log: the others do not wait for it.
+    asio::thread_pool& readers = std::holds_alternative<query::VerifyLog>(read.what) ? verifier_ : readers_;
+    asio::post(readers, [this, read = std::move(read)] {
+      Reply reply = service::run_read(journal_, read.what, options_.service.max_reply_bytes);
       post([this, id = read.id, reply = std::move(reply)]() mutable {
         begin_turn();
         if (reply.status.ok() && std::holds_alternative<result::LogVerified>(reply.result)) {
@@ -310,7 +299,7 @@ class Server::Impl {
     exit_code_ = exit_code;
     std::error_code ignored;
     acceptor_.close(ignored);
-    // The last answers are on their way; peers that do not take them lose them at the deadline.
+    // The last answers are on their way; a peer that does not close its side loses them at the deadline.
     std::vector<ConnectionId> all;
     for (const auto& [id, connection] : connections_) all.push_back(id);
     for (const ConnectionId id : all) close(id, kLastLingerMs);
@@ -328,7 +317,7 @@ class Server::Impl {
   storage::Journal& journal_;
   std::optional<service::State> state_;  // until the engine has it
   std::optional<protocol::Engine> engine_;
-  asio::thread_pool readers_{1};
+  asio::thread_pool readers_{1}, verifier_{1};
 
   asio::steady_timer tick_timer_, accept_timer_;
   asio::signal_set signals_;

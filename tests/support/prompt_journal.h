@@ -45,6 +45,11 @@ class PromptJournal final : public storage::Journal {
     const std::lock_guard lock(mutex_);
     held_ = true;
   }
+  /// While it is held: until a group waits for it.
+  void wait_for_group() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return work_; });
+  }
   void release() {
     {
       const std::lock_guard lock(mutex_);
@@ -61,7 +66,7 @@ class PromptJournal final : public storage::Journal {
       const std::lock_guard lock(mutex_);
       work_ = true;
     }
-    changed_.notify_one();
+    changed_.notify_all();
   }
   void run() {
     for (;;) {
@@ -80,7 +85,7 @@ class PromptJournal final : public storage::Journal {
       const std::lock_guard lock(mutex_);
       stopping_ = true;
     }
-    changed_.notify_one();
+    changed_.notify_all();
     if (disk_.joinable()) disk_.join();
   }
 

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+
+namespace tensorforge::test {
+
+/// A directory of its own, gone with the object.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  ~TemporaryDirectory();
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// A process of the real `tensorforged`.
+class Daemon {
+ public:
+  /// Runs it with `arguments` (and `environment`, "NAME=value"), and returns when it is ready or has ended.
+  explicit Daemon(const std::vector<std::string>& arguments, const std::vector<std::string>& environment = {});
+  /// Kills it if it runs.
+  ~Daemon();
+  Daemon(const Daemon&) = delete;
+  Daemon& operator=(const Daemon&) = delete;
+
+  /// Set if it became ready: from "ready on HOST:PORT, N events, recovered in T ms".
+  struct Ready {
+    std::string address;
+    std::uint16_t port{};
+    std::uint64_t events{};
+  };
+  const std::optional<Ready>& ready() const { return ready_; }
+
+  void signal(int number);
+  /// Waits for its end: its exit code, or minus the signal that ended it.
+  int wait();
+  int stop();
+  void kill();
+
+  /// All of standard output; after the end of the process.
+  std::string output();
+  /// All of standard error so far.
+  std::string errors() const;
+
+ private:
+  bool read_output();  // one read; false at its end
+
+  TemporaryDirectory scratch_;
+  pid_t pid_{-1};
+  int output_{-1};
+  std::string output_text_;
+  std::optional<Ready> ready_;
+  std::optional<int> exit_code_;
+};
+
+/// Every file below `directory`, with its content, by relative path.
+std::vector<std::pair<std::string, std::string>> contents(const std::filesystem::path& directory);
+
+}  // namespace tensorforge::test
