@@ -357,7 +357,7 @@ Result<std::unique_ptr<Log>> open_read_only(const std::string& data_dir) {
 }
 
 Result<LogVerified> verify_data_directory(const std::string& data_dir) {
-  const Result<LogVerified> verified = verify_stopped(data_dir);
+  Result<LogVerified> verified = verify_stopped(data_dir);
   if (!verified.ok()) return in_directory(data_dir, verified.status());
   return verified;
 }

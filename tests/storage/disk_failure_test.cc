@@ -103,10 +103,11 @@ TEST_F(DiskFailureTest, WhileOpeningIsNotDamage) {
     Served served(options());
     ASSERT_TRUE(served.append_each(3).ok());
   }
-  for (const char* path_end : {".sst", ".log", "MANIFEST-000005"}) {
-    SCOPED_TRACE(path_end);
-    disk_->set_fault([](const FaultFileSystem::Call& call) {
-      return call.operation == Operation::kSync ? IOStatus::IOError("Input/output error") : IOStatus::OK();
+  for (const char* part : {".sst", "/MANIFEST-"}) {
+    SCOPED_TRACE(part);
+    disk_->set_fault([part](const FaultFileSystem::Call& call) {
+      const bool fails = call.operation == Operation::kSync && call.path.find(part) != std::string::npos;
+      return fails ? IOStatus::IOError("Input/output error") : IOStatus::OK();
     });
     const absl::Status status = open_data_directory(options()).status();
     EXPECT_EQ(exit_code(status), 3) << status;
@@ -138,6 +139,32 @@ TEST_F(DiskFailureTest, AtAnyPointOfAFirstStartLeavesADirectoryThatStarts) {
     }
     EXPECT_EQ(exit_code(status), 3) << status;
   }
+}
+
+TEST_F(DiskFailureTest, ByAPowerCutTakesNothingThatWasAcknowledged) {
+  Sequence acknowledged = 0;
+  for (int n = 1; n <= 24; ++n) {
+    SCOPED_TRACE(testing::Message() << "the power goes at call " << n);
+    {
+      disk_->set_fault({});
+      Served served(options(n % 2 == 0 ? Ack::kWal : Ack::kAnchor));
+      ASSERT_TRUE(served.opening().ok()) << served.opening();
+      ASSERT_GE(served.end().sequence, acknowledged);
+      int seen = 0;
+      disk_->set_fault([&](const FaultFileSystem::Call&) {
+        return ++seen < n ? IOStatus::OK() : IOStatus::IOError("the power is off");
+      });
+      Result<Sequence> last = acknowledged;
+      while ((last = served.append(make_group(served.end(), 3))).ok()) acknowledged = *last;
+    }
+    disk_->lose_power();
+  }
+  disk_->set_fault({});
+  Served served(options());
+  const std::vector<std::string> records = all_records(served.journal());
+  ASSERT_GE(records.size(), acknowledged);
+  EXPECT_GT(acknowledged, 0U);
+  for (Sequence i = 1; i <= records.size(); ++i) ASSERT_EQ(records[i - 1], record_text(i));
 }
 
 TEST_F(DiskFailureTest, IsForeseenByTheFreeSpace) {
