@@ -249,7 +249,7 @@ double percentile(std::vector<float>& latencies_us, double p) {
   if (latencies_us.empty()) return 0;
   const auto rank = static_cast<std::ptrdiff_t>(p / 100 * static_cast<double>(latencies_us.size() - 1));
   std::nth_element(latencies_us.begin(), latencies_us.begin() + rank, latencies_us.end());
-  return std::round(latencies_us[static_cast<std::size_t>(rank)] * 10) / 10;
+  return std::round(static_cast<double>(latencies_us[static_cast<std::size_t>(rank)]) * 10) / 10;
 }
 
 void bench(Context& context, const Plan& plan) {

@@ -50,8 +50,9 @@ std::string details(const Json& data) {
   for (const auto& [key, value] : (wrapped ? data.front() : data).items()) {
     const bool says_nothing = value.is_null() || value == Json(false) || (value.is_number() && value == 0) ||
                               ((value.is_string() || value.is_structured()) && display(key, value).empty());
-    const bool is_entity = key == "model_id" || key == "device_id" || key == "training_run_id";
-    if (says_nothing || is_entity) continue;
+    const bool is_elsewhere = key == "model_id" || key == "device_id" || key == "training_run_id" ||  // the entity
+                              key == "registered_at" || key == "created_at" || key == "at";           // the time
+    if (says_nothing || is_elsewhere) continue;
     const std::string shown = value.is_number() ? dump(value) : display(key, value);
     text += fmt::format("{}{}={}", text.empty() ? "" : " ", key, shown);
   }

@@ -155,7 +155,8 @@ void add_validate(Noun& model) {
   verb.change(args->change);
   p50->needs(p99)->excludes(samples);
   p99->needs(p50)->excludes(samples);
-  verb.run([args](Context& context) {
+  verb.run([args, p50](Context& context) {
+    if (!args->samples && p50->empty()) throw wrong_usage("either --p50 and --p99 or --samples is required");
     registry::ValidationResult result = args->validation;
     if (args->samples) {
       const Result<std::vector<double>> parsed = parse_samples(read_input(*args->samples));
