@@ -93,7 +93,8 @@ absl::Status move_snapshots_beyond(rocksdb::FileSystem& files, const std::string
     Sequence sequence = 0;
     const auto [parsed, error] = std::from_chars(name.data(), name.data() + name.size(), sequence);
     if (error != std::errc() || sequence <= end) continue;
-    const absl::Status moved = rename_file(files, data_dir + "/snapshots/" + name, lost + "/snapshots/" + name);
+    absl::Status moved =
+        rename_file(files, fmt::format("{}/snapshots/{}", data_dir, name), fmt::format("{}/snapshots/{}", lost, name));
     if (!moved.ok()) return moved;
   }
   if (absl::Status status = sync_directory(files, lost + "/snapshots"); !status.ok()) return status;

@@ -3,7 +3,6 @@
 #include <string>
 #include <vector>
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "storage/merkle.h"
@@ -11,8 +10,6 @@
 
 namespace tensorforge::storage {
 namespace {
-
-using testing::HasSubstr;
 
 class RocksDbJournalTest : public testing::Test {
  protected:

@@ -85,7 +85,7 @@ Group make_group(const TreeHead& head, std::size_t commands, std::size_t record_
   return group;
 }
 
-Served::Served(OpenOptions options) {
+Served::Served(const OpenOptions& options) {
   Result<OpenedDirectory> opened = open_data_directory(options);
   opening_ = opened.status();
   if (!opened.ok()) return;

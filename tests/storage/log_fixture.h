@@ -45,7 +45,7 @@ Group make_group(const TreeHead& head, std::size_t commands, std::size_t record_
 /// A directory, opened and served: appends wait until what they wrote is durable.
 class Served {
  public:
-  explicit Served(OpenOptions options);
+  explicit Served(const OpenOptions& options);
   ~Served();
 
   const absl::Status& opening() const { return opening_; }

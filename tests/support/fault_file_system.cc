@@ -61,7 +61,7 @@ class FaultFileSystem::RandomRWFile final : public rocksdb::FSRandomRWFileOwnerW
     return fault.ok() ? FSRandomRWFileOwnerWrapper::Write(offset, data, options, debug) : fault;
   }
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
-    const IOStatus fault = system_.ask(Operation::kSync, path_);
+    IOStatus fault = system_.ask(Operation::kSync, path_);
     if (!fault.ok()) return fault;
     IOStatus status = FSRandomRWFileOwnerWrapper::Sync(options, debug);
     if (status.ok()) system_.note_synced_bytes(path_);
@@ -190,8 +190,8 @@ IOStatus FaultFileSystem::GetFreeSpace(const std::string& path, const IOOptions&
   return FileSystemWrapper::GetFreeSpace(path, options, bytes, debug);
 }
 
-FaultFileSystem::Fault fail_from(FaultFileSystem::Operation operation, std::string path_end, int n,
-                                 rocksdb::IOStatus error) {
+FaultFileSystem::Fault fail_from(FaultFileSystem::Operation operation, const std::string& path_end, int n,
+                                 const rocksdb::IOStatus& error) {
   return [=, seen = 0](const FaultFileSystem::Call& call) mutable {
     const bool counts = call.operation == operation && call.path.ends_with(path_end);
     if (!counts || ++seen < n) return IOStatus::OK();

@@ -69,6 +69,7 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
 };
 
 /// Fails call number `n` (from 1) of that operation on paths that end so, and all after it, with `error`.
-FaultFileSystem::Fault fail_from(FaultFileSystem::Operation, std::string path_end, int n, rocksdb::IOStatus error);
+FaultFileSystem::Fault fail_from(FaultFileSystem::Operation, const std::string& path_end, int n,
+                                 const rocksdb::IOStatus& error);
 
 }  // namespace tensorforge::test
