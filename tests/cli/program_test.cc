@@ -168,6 +168,12 @@ TEST_F(ProgramTest, ImportsAFileOnceAndAgain) {
   EXPECT_EQ(model["tags"]["accuracy_top1"], "80.858");
   EXPECT_EQ(model["input_shape"], json({1, 3, 224, 224}));
 
+  const Ran lines = run({"model", "import", "-", "--jsonl"}, "lines/a,1.0.0,f,1,1,5,1\nlines/b,1.0.0,f,1,1,5,1\n");
+  EXPECT_EQ(std::count(lines.out.begin(), lines.out.end(), '\n'), 2);
+  const json line = json::parse(lines.out.substr(0, lines.out.find('\n')));
+  EXPECT_EQ(line["model_id"], "lines/a");
+  expect_change(line);
+
   const Ran refused = run({"model", "import", "-", "--json"}, "a@b,1.0.0,f,1,1,5,1\nimported/ok,1.0.0,f,1,1,5,1\n");
   EXPECT_EQ(refused.exit_code, 1);
   EXPECT_EQ(json::parse(refused.out)["registered"], 1);

@@ -235,7 +235,7 @@ void add_gc(Noun& checkpoint) {
 
 void add_policy(Noun& checkpoint) {
   Noun policy = checkpoint.noun("policy", "What gc deletes: one default, and one per run",
-                                "tensorforge checkpoint policy set bert/7 --max-checkpoints-per-run 5");
+                                "tensorforge checkpoint policy set bert/7 --max-checkpoints 5");
   struct Args {
     std::optional<std::string> training_run_id;
     checkpoint::GcPolicy policy;
@@ -248,10 +248,11 @@ void add_policy(Noun& checkpoint) {
   get.run([args](Context& context) { context.show(query::GetPolicy{args->training_run_id}); });
 
   Verb set = policy.verb("set", "Set the policy of a run, or the default, as a whole: what is not given is 0",
-                         "tensorforge checkpoint policy set bert/7 --max-checkpoints-per-run 5 --keep-best-n 2 "
+                         "tensorforge checkpoint policy set bert/7 --max-checkpoints 5 --keep-best-n 2 "
                          "--metric-key loss");
   set.text("RUN", args->training_run_id, "The training run; without it the default");
-  set.whole("--max-checkpoints-per-run", args->policy.max_checkpoints_per_run, "Complete ones to keep; 0: no limit");
+  set.whole("--max-checkpoints,--max-checkpoints-per-run", args->policy.max_checkpoints_per_run,
+            "Complete ones to keep; 0: no limit");
   set.whole("--max-age-seconds", args->policy.max_age_seconds, "Delete what is older; 0: never");
   set.whole("--keep-best-n", args->policy.keep_best_n, "Keep this many of the best by a metric");
   set.text("--metric-key", args->policy.metric_key, "That metric; lower is better");

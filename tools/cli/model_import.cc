@@ -19,9 +19,13 @@ struct Import {
   std::string request_id;
 };
 
-void count(Import& import, const registry::ModelMetadata& model, const client::Answer& answer) {
+void count(Context& context, Import& import, const registry::ModelMetadata& model, const client::Answer& answer) {
   if (answer.status.ok()) {
     ++import.registered;
+    if (context.out().format() == Format::JsonLines) {
+      context.out().object(to_json(Change{answer.reply, answer.request_id}));
+      context.out().flush();  // what is printed is done, whatever becomes of us
+    }
     import.sequence = answer.reply.sequence;
     import.request_id = answer.request_id;
   } else if (absl::IsAlreadyExists(answer.status)) {
@@ -50,7 +54,7 @@ void import_models(Context& context, const std::string& path, const ChangeOption
     pipeline.submit(registry::RegisterModel{model},
                     {first_of_model ? options.if_sequence : std::nullopt, options.reason},
                     [&](const client::Answer& answer) {
-                      count(import, model, answer);
+                      count(context, import, model, answer);
                       progress.update(import.registered + import.already_registered + import.refused);
                     });
   }
@@ -63,7 +67,7 @@ void import_models(Context& context, const std::string& path, const ChangeOption
     json["sequence"] = import.sequence;
     json["request_id"] = import.request_id;
   }
-  context.out().object(json);
+  if (context.out().format() != Format::JsonLines) context.out().object(json);
   if (import.refused > 0) {
     throw Failure{Exit::Refused, absl::FailedPreconditionError(
                                      fmt::format("{} of {} models were refused", import.refused, models->size()))};
@@ -78,7 +82,9 @@ void add_model_import(Noun& model) {
     ChangeOptions change;
   };
   auto args = std::make_shared<Args>();
-  Verb verb = model.verb("import", "Register the versions in a CSV file; those that are there already stay as they are",
+  Verb verb = model.verb("import",
+                         "Register the versions in a CSV file; those that are there already stay as they are. With "
+                         "--jsonl it prints each one as it is acknowledged",
                          "tensorforge model import models.csv");
   verb.text("FILE", args->path,
             "Lines of model_id,version,framework,input_shape,output_shape,size_bytes,accuracy_top1 (it becomes a tag); "
