@@ -13,7 +13,7 @@ namespace tensorforge::cli {
 /// kInvalidArgument: names the line and what is wrong with it.
 Result<std::vector<registry::ModelMetadata>> parse_model_table(std::string_view csv);
 
-/// The table that the program carries: tools/data/models.csv.
+/// The table that the program carries: tests/data/models.csv.
 std::string_view built_in_model_table();
 
 }  // namespace tensorforge::cli
