@@ -90,16 +90,11 @@ std::vector<std::string> CheckpointManager::gc(std::uint64_t now) {
   const Result<Events> events = execute(*state_, CollectGarbage{}, now);
   if (!events.ok()) return {};  // a collection is never refused
 
-  std::vector<const Node*> deleted;
-  deleted.reserve(events->size());
-  for (const Event& event : *events) {
-    deleted.push_back(&state_->projection().nodes.at(std::get<CheckpointDeleted>(event).checkpoint));
-  }
-  std::sort(deleted.begin(), deleted.end(),
-            [](const Node* a, const Node* b) { return a->run == b->run ? ByPlace()(b, a) : a->run->id < b->run->id; });
   std::vector<std::string> ids;
-  ids.reserve(deleted.size());
-  for (const Node* node : deleted) ids.push_back(id_of(*node));
+  ids.reserve(events->size());
+  for (const Event& event : *events) {
+    ids.push_back(format_entity_id(kCheckpointIdPrefix, std::get<CheckpointDeleted>(event).checkpoint));
+  }
   return ids;
 }
 

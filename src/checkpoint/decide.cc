@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -144,21 +146,25 @@ Result<Events> decide_one(const State& state, const RemoveCheckpoint& command, c
 
 Result<Events> decide_one(const State& state, const CollectGarbage&, const Context& context) {
   const Projection& projection = state.projection();
-  Events events;
+  std::vector<const Node*> deleted;
   std::size_t bytes = 0;
   const auto take = [&](const Node& node) {
-    CheckpointDeleted event = deletion_of(node, DeletionCause::GarbageCollected);
-    bytes += id_of(node).size() + event.training_run_id.size() + event.storage_path.size();
-    const bool over = events.size() >= context.max_deletions || bytes > context.max_path_bytes;
-    if (over && !events.empty()) return false;
-    events.emplace_back(std::move(event));
+    bytes += id_of(node).size() + node.run->id.size() + node.storage_path.size();
+    const bool over = deleted.size() >= context.max_deletions || bytes > context.max_path_bytes;
+    if (over && !deleted.empty()) return false;
+    deleted.push_back(&node);
     return true;
   };
-  for (const auto& [run_id, run] : projection.runs) {
-    if (collect_run(run, projection.effective_policy(run_id), context.now, take)) continue;
-    std::get<CheckpointDeleted>(events.back()).more = true;
-    break;
+  bool more = false;
+  for (auto run = projection.runs.begin(); run != projection.runs.end() && !more; ++run) {
+    const auto first = static_cast<std::ptrdiff_t>(deleted.size());
+    more = !collect_run(run->second, projection.effective_policy(run->first), context.now, take);
+    std::sort(deleted.begin() + first, deleted.end(), [](const Node* a, const Node* b) { return ByPlace()(b, a); });
   }
+  Events events;
+  events.reserve(deleted.size());
+  for (const Node* node : deleted) events.emplace_back(deletion_of(*node, DeletionCause::GarbageCollected));
+  if (more) std::get<CheckpointDeleted>(events.back()).more = true;
   return events;
 }
 

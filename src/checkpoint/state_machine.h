@@ -176,8 +176,9 @@ struct Undo {
 /// nothing. Errors as the contract says. O(log n), but for CollectGarbage, which is O(n log n) in each run that may
 /// have something to delete.
 ///
-/// CollectGarbage deletes children before parents, so every beginning of its events is a legal history, and where a
-/// limit of `context` ends it, the next one goes on. Both together delete what one without limits would have, unless
+/// CollectGarbage tells its deletions in the contract's order, runs by id and within a run by descending (step,
+/// created_at): children before parents, so every beginning of its events is a legal history. Where a limit of
+/// `context` ends it, the next one goes on. Both together delete what one without limits would have, unless
 /// a Corrupted checkpoint stands between live ones: a second one deletes it before it counts.
 Result<Events> decide(const State& state, const Command& command, const Context& context);
 /// Never refuses: what it is told has happened. O(log n); a corruption also walks the descendants that could be

@@ -176,10 +176,10 @@ std::vector<std::string> NaiveModel::gc_run(const std::string& run, std::uint64_
       return meta.training_run_id == run && meta.state == Complete;
     });
   };
-  std::vector<std::string> gone;
+  std::vector<std::size_t> gone;
   const auto take = [&](std::size_t i) {
     all_[i].state = Deleted;
-    gone.push_back(all_[i].checkpoint_id);
+    gone.push_back(i);
   };
   for (std::size_t before = gone.size() + 1; before != gone.size();) {
     before = gone.size();
@@ -195,7 +195,10 @@ std::vector<std::string> NaiveModel::gc_run(const std::string& run, std::uint64_
       take(*i);
     }
   }
-  return gone;
+  std::sort(gone.begin(), gone.end(), [&](std::size_t a, std::size_t b) { return later(a, b); });
+  std::vector<std::string> ids;
+  for (const std::size_t i : gone) ids.push_back(all_[i].checkpoint_id);
+  return ids;
 }
 
 std::vector<std::string> NaiveModel::gc(std::uint64_t now) {
