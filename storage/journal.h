@@ -22,7 +22,8 @@ struct Note {
   std::string bytes;
 };
 
-/// The records of some whole commands, in order, to be made durable by one atomic write.
+/// The records of some whole commands, in order, to be made durable by one atomic write. A group without any may note a
+/// digest where the log ends.
 ///
 /// Threads: belongs to one thread at a time.
 struct Group {
@@ -36,10 +37,11 @@ struct Group {
   std::string bytes;  ///< the records, each behind its length in 4 bytes, little endian
   std::vector<CommandEnd> commands;
   std::vector<Note> notes;
-  /// What goes into `meta` in the same batch, for the last sequence of the group; empty: nothing.
+  /// What goes into `meta` in the same batch, for the last sequence of the group (without commands: the one before
+  /// `first`); empty: nothing.
   std::string noted_digest;
 
-  bool empty() const { return commands.empty(); }
+  bool empty() const { return commands.empty() && noted_digest.empty(); }
   std::uint32_t count() const { return commands.empty() ? 0 : commands.back().count; }
   Sequence last() const { return first + count() - 1; }
   /// Appends one command of 1 or more records.

@@ -141,7 +141,10 @@ absl::Status RocksDbJournal::write(const Group& group) {
   for (const EncodedChunk& chunk : encode_group(group, end_)) put_chunk(batch, database, chunk);
   for (const Note& note : group.notes) put_note(batch, database, note);
   if (!group.noted_digest.empty()) put_noted_digest(batch, database, group.last(), group.noted_digest);
-  if (parts_.to_start) put_started(batch, database);
+  if (parts_.to_start) {
+    assert(!group.commands.empty());  // or no record would say so
+    put_started(batch, database);
+  }
   return to_status(parts_.database->db().Write(synced_write(), &batch), "write the log");
 }
 

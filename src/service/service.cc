@@ -376,12 +376,7 @@ storage::Note Service::make_note(const Caller& caller, const Request& request, s
 }
 
 void Service::commit(const std::vector<Record>& records, const std::vector<std::string>& encoded, storage::Note note) {
-  if (groups_.empty() || last_group_sealed_) {
-    storage::Group& group = groups_.emplace_back();
-    group.first = records.front().sequence;
-    group.incarnation = state_.incarnation();
-    last_group_sealed_ = false;
-  }
+  if (groups_.empty() || last_group_sealed_) begin_group();
   storage::Group& group = groups_.back();
   group.add(encoded);
   if (note.sequence != 0) group.notes.push_back(std::move(note));
@@ -396,8 +391,19 @@ void Service::commit(const std::vector<Record>& records, const std::vector<std::
   if (before / kNotedDigestInterval < state_.sequence / kNotedDigestInterval) note_digest_at_end();
 }
 
+void Service::begin_group() {
+  storage::Group& group = groups_.emplace_back();
+  group.first = state_.sequence + 1;
+  group.incarnation = state_.incarnation();
+  last_group_sealed_ = false;
+}
+
 void Service::note_digest_at_end() {
-  if (groups_.empty()) return;
+  if (groups_.empty()) {
+    // A note alone is not worth a write that a full disk fails: that would be the service's end.
+    if (free_bytes_ < config_.reserve_bytes) return;
+    begin_group();
+  }
   groups_.back().noted_digest = encode_noted_digest(state_);
   last_group_sealed_ = true;
 }

@@ -62,7 +62,7 @@ class Service {
 
   void on_tick(Now now);
   void on_free_bytes(std::uint64_t bytes) { free_bytes_ = bytes; }
-  /// Notes the digests with what is gathered last. For a clean stop.
+  /// Notes the digests with what is gathered last; where nothing is, in a group of its own. For a clean stop.
   void note_digest_at_end();
 
   /// Bytes of records that wait for a group to be taken.
@@ -92,6 +92,7 @@ class Service {
   Result<std::vector<Event>> decide_events(const SingleCommand&) const;
   std::vector<Record> make_records(const Caller&, const Request&, std::vector<Decided> events,
                                    std::uint32_t batch_size) const;
+  void begin_group();
   void commit(const std::vector<Record>& records, const std::vector<std::string>& encoded, storage::Note note);
   storage::Note make_note(const Caller&, const Request&, std::vector<Record>& records);
   void remember(const SessionId&, std::uint64_t number, const Reply&);

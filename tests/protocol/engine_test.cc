@@ -516,6 +516,23 @@ TEST(Engine, ShutdownAnswersWhatIsInFlightAndThenEnds) {
   EXPECT_EQ(*service::decode_noted_digest(**noted), service::noted_digest(bench.state()));
 }
 
+TEST(Engine, ShutdownAtRestNotesTheDigestBeforeItEnds) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.command(1, 1, register_model("a"));
+  bench.settle();
+  const Sequence last = bench.state().sequence;
+  ASSERT_EQ(*bench.journal().noted_digest(last), std::nullopt);
+  bench.engine().begin_shutdown();
+  bench.carry();
+  EXPECT_EQ(bench.exit_code(), std::nullopt) << "the disk has it not yet";
+  bench.settle();
+  EXPECT_EQ(bench.exit_code(), 0);
+  const auto noted = bench.journal().noted_digest(last);
+  ASSERT_TRUE(noted.ok() && *noted);
+  EXPECT_EQ(*service::decode_noted_digest(**noted), service::noted_digest(bench.state()));
+}
+
 TEST(Engine, ShutdownDoesNotWaitForASlowReader) {
   EngineBench bench;
   bench.hello(1);

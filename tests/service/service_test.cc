@@ -419,6 +419,27 @@ TEST_F(ServiceTest, DigestsAreNotedAtTheFirstCommandEndBehindAMultiple) {
   EXPECT_EQ(*service::decode_noted_digest(**journal_->noted_digest(65'603)), service::noted_digest(state()));
 }
 
+TEST_F(ServiceTest, TheDigestOfAStopIsNotedWhereNothingIsGathered) {
+  run(register_model("a"));
+  flush();
+  const Sequence last = state().sequence;
+  ASSERT_EQ(*journal_->noted_digest(last), std::nullopt);
+  service_->note_digest_at_end();
+  flush();
+  const auto noted = journal_->noted_digest(last);
+  ASSERT_TRUE(noted.ok() && *noted);
+  EXPECT_EQ(*service::decode_noted_digest(**noted), service::noted_digest(state()));
+  EXPECT_TRUE(run(register_model("b")).status.ok());
+  flush();
+  EXPECT_EQ(journal_->durable_head().sequence, last + 1) << "the log goes on behind it";
+}
+
+TEST_F(ServiceTest, TheDigestOfAStopIsNotWrittenAloneOnAFullDisk) {
+  service_->on_free_bytes(config_.reserve_bytes - 1);
+  service_->note_digest_at_end();
+  EXPECT_EQ(service_->take_group(), std::nullopt);
+}
+
 TEST_F(ServiceTest, ReplayGivesTheStateOfEveryRandomHistory) {
   for (std::uint32_t seed = 1; seed <= 20; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);

@@ -69,6 +69,27 @@ TEST_F(RocksDbJournalTest, KeepsNotesAndDigestsBesideTheRecords) {
   EXPECT_EQ(served.journal().verify()->notes, 1U);
 }
 
+TEST_F(RocksDbJournalTest, NotesADigestWithoutARecord) {
+  for (const Ack ack : {Ack::kAnchor, Ack::kWal}) {
+    OpenOptions how = options();
+    how.ack = ack;
+    Served served(how);
+    ASSERT_TRUE(served.append(make_group(served.end(), 3)).ok());
+    const TreeHead end = served.end();
+    Group group = make_group(end, 0);
+    group.noted_digest = "digest at the end";
+    ASSERT_TRUE(served.append(std::move(group)).ok());
+    EXPECT_EQ(*served.journal().noted_digest(end.sequence), "digest at the end");
+    EXPECT_EQ(served.end(), end);
+    ASSERT_TRUE(served.append_each(1).ok()) << "and the log goes on";
+    ASSERT_TRUE(served.journal().close().ok());
+  }
+  Served served(options());
+  EXPECT_EQ(served.end().sequence, 8U);
+  EXPECT_EQ(*served.journal().noted_digest(3), "digest at the end");
+  EXPECT_EQ(*served.journal().noted_digest(7), "digest at the end");
+}
+
 TEST_F(RocksDbJournalTest, GoesOnAfterAnOpening) {
   TreeHead end;
   LogId log_id;

@@ -91,11 +91,11 @@ Served::Served(const OpenOptions& options) {
   if (!opened.ok()) return;
   opened_ = *std::move(opened);
   const TreeHead end = opened_.journal->durable_head();
-  synced_ = durable_ = end.sequence;
+  durable_ = end.sequence;
   Journal::Callbacks callbacks;
-  callbacks.synced = [this](Sequence last) {
+  callbacks.synced = [this](Sequence) {
     const std::lock_guard lock(mutex_);
-    synced_ = last;
+    ++groups_synced_;
     changed_.notify_all();
   };
   callbacks.durable = [this](Sequence last) {
@@ -118,10 +118,14 @@ Served::~Served() {
 
 Result<Sequence> Served::append(Group group) {
   const Sequence last = group.last();
-  opened_.journal->submit(std::move(group));
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return failed_ || (synced_ >= last && durable_ >= last); });
-  if (durable_ < last) return *failed_;
+  const std::size_t awaited = groups_synced_ + 1;
+  lock.unlock();
+  opened_.journal->submit(std::move(group));
+  lock.lock();
+  const auto acknowledged = [&] { return groups_synced_ == awaited && durable_ >= last; };
+  changed_.wait(lock, [&] { return failed_ || acknowledged(); });
+  if (!acknowledged()) return *failed_;
   return last;
 }
 

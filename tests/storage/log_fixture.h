@@ -66,7 +66,8 @@ class Served {
   OpenedDirectory opened_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  Sequence synced_{}, durable_{};
+  std::size_t groups_synced_{};
+  Sequence durable_{};
   std::optional<absl::Status> failed_;
   std::size_t failures_{};
 };
