@@ -62,7 +62,8 @@ TEST(OutputTest, ShowsAValueByItsKey) {
   } cases[] = {
       {"size_bytes", 1023U, "1023"},
       {"total_memory", 80ULL << 30U, "85899345920 (80.0 GiB)"},
-      {"created_at", 0U, "1970-01-01T00:00:00.000Z"},
+      {"created_at", 1U, "1970-01-01T00:00:00.001Z"},
+      {"last_accessed", 0U, "-"},
       {"time", 1772366400123U, "2026-03-01T12:00:00.123Z"},
       {"time", 253402300800000U, "253402300800000 ms"},
       {"step", 1536U, "1536"},

@@ -36,11 +36,14 @@ std::string_view to_string(Operation operation) {
 struct Plan {
   Operation operation{};
   std::uint64_t clients{1}, depth{1}, seconds{10}, keys{1'000};
+  std::uint64_t live{};  ///< versions, blocks or checkpoints that are there before the clock starts
 };
 
-constexpr std::uint64_t kMaxClients = 10'000, kMaxDepth = 1'024, kMaxSeconds = 86'400, kMaxKeys = 1'000'000;
+constexpr std::uint64_t kMaxClients = 10'000, kMaxDepth = 1'024, kMaxSeconds = 86'400, kMaxKeys = 1'000'000,
+                        kMaxLive = 10'000'000;
 constexpr std::size_t kSetUpWindow = 512;
 constexpr std::size_t kBlocksHeld = 64;  // by one connection
+constexpr std::uint64_t kMaxBlockBytes = std::uint64_t{4} << 20U;
 constexpr std::uint64_t kPoolBytes = std::uint64_t{1} << 40U;
 
 /// What all connections share. One thread.
@@ -70,12 +73,39 @@ struct Run {
     model.version = {1, static_cast<std::uint32_t>(release >> 32U), static_cast<std::uint32_t>(release)};
     return model;
   }
+  gpu_memory::Allocate next_block(std::size_t client) {
+    return {device(client), {"bench", 1 + below(kMaxBlockBytes), 256, false, 0}};
+  }
+  checkpoint::CreateCheckpoint next_checkpoint(std::size_t client, std::uint64_t step) const {
+    checkpoint::CreateCheckpointRequest request;
+    request.training_run_id = fmt::format("{}/run{}", prefix, client % plan.keys);
+    request.step = step;
+    request.epoch = static_cast<std::uint32_t>(step / 1'000);
+    request.metrics["loss"] = 1.0 / static_cast<double>(step);
+    return {std::move(request)};
+  }
+  std::string device(std::size_t client) const { return fmt::format("{}/gpu{}", prefix, client % plan.keys); }
+};
+
+checkpoint::CompleteCheckpoint completion_of(std::string checkpoint_id) {
+  return {std::move(checkpoint_id), 1 << 20U, "bench://checkpoint"};
+}
+
+/// What one connection has of what is there before the clock starts.
+struct Share {
+  std::vector<std::string> blocks;
+  std::uint64_t steps{};  ///< of its training run, which others may share
 };
 
 /// One connection: keeps `depth` requests in flight until the time is over.
 class Load {
  public:
-  Load(Run& run, const Context& context, std::size_t number) : run_(run), number_(number) {
+  Load(Run& run, const Context& context, std::size_t number, Share share)
+      : run_(run),
+        number_(number),
+        blocks_(std::move(share.blocks)),
+        blocks_held_(std::max(kBlocksHeld, blocks_.size())),
+        steps_(share.steps) {
     client::ClientOptions options;
     options.server = context.server();
     options.actor = context.actor();
@@ -110,7 +140,8 @@ class Load {
       case Operation::Get:
         return get(now);
       case Operation::Alloc:
-        return blocks_.size() >= kBlocksHeld || (!blocks_.empty() && run_.below(2) == 0) ? free_block(now) : alloc(now);
+        return blocks_.size() >= blocks_held_ || (!blocks_.empty() && run_.below(2) == 0) ? free_block(now)
+                                                                                          : alloc(now);
       case Operation::Checkpoint:
         return begun_.empty() ? begin_checkpoint(now) : complete_checkpoint(now);
       case Operation::Mixed:
@@ -163,46 +194,37 @@ class Load {
     });
   }
 
-  std::string device() const { return fmt::format("{}/gpu{}", run_.prefix, number_ % run_.plan.keys); }
-
   void alloc(SteadyClock::time_point now) {
-    const std::uint64_t size = 1 + run_.below(std::size_t{4} << 20U);
-    gpu_memory::AllocationRequest request{"bench", size, 256, false, 0};
-    send(now, gpu_memory::Command(gpu_memory::Allocate{device(), std::move(request)}),
-         [this, size](const Reply& reply) {
-           const auto* allocated = std::get_if<result::Allocated>(&reply.result);
-           if (allocated == nullptr || allocated->actual_size < size || allocated->offset % 256 != 0) return false;
-           blocks_.push_back(allocated->block_id);
-           return true;
-         });
+    gpu_memory::Allocate command = run_.next_block(number_);
+    const std::size_t size = command.request.size;
+    send(now, gpu_memory::Command(std::move(command)), [this, size](const Reply& reply) {
+      const auto* allocated = std::get_if<result::Allocated>(&reply.result);
+      if (allocated == nullptr || allocated->actual_size < size || allocated->offset % 256 != 0) return false;
+      blocks_.push_back(allocated->block_id);
+      return true;
+    });
   }
 
   void free_block(SteadyClock::time_point now) {
     std::swap(blocks_[run_.below(blocks_.size())], blocks_.back());
-    gpu_memory::FreeBlock command{device(), std::move(blocks_.back())};
+    gpu_memory::FreeBlock command{run_.device(number_), std::move(blocks_.back())};
     blocks_.pop_back();
     send(now, gpu_memory::Command(std::move(command)),
          [](const Reply& reply) { return std::holds_alternative<result::Done>(reply.result); });
   }
 
   void begin_checkpoint(SteadyClock::time_point now) {
-    checkpoint::CreateCheckpointRequest request;
-    request.training_run_id = fmt::format("{}/run{}", run_.prefix, number_ % run_.plan.keys);
-    request.step = ++steps_;
-    request.epoch = static_cast<std::uint32_t>(request.step / 1'000);
-    request.metrics["loss"] = 1.0 / static_cast<double>(request.step);
-    send(now, checkpoint::Command(checkpoint::CreateCheckpoint{request}),
-         [this, step = request.step](const Reply& reply) {
-           const auto* created = std::get_if<result::Checkpoints>(&reply.result);
-           if (created == nullptr || created->checkpoints.size() != 1 || created->checkpoints[0].step != step)
-             return false;
-           begun_.push_back(created->checkpoints[0].checkpoint_id);
-           return true;
-         });
+    const std::uint64_t step = ++steps_;
+    send(now, checkpoint::Command(run_.next_checkpoint(number_, step)), [this, step](const Reply& reply) {
+      const auto* created = std::get_if<result::Checkpoints>(&reply.result);
+      if (created == nullptr || created->checkpoints.size() != 1 || created->checkpoints[0].step != step) return false;
+      begun_.push_back(created->checkpoints[0].checkpoint_id);
+      return true;
+    });
   }
 
   void complete_checkpoint(SteadyClock::time_point now) {
-    checkpoint::CompleteCheckpoint command{std::move(begun_.back()), 1 << 20U, "bench://checkpoint"};
+    checkpoint::CompleteCheckpoint command = completion_of(std::move(begun_.back()));
     begun_.pop_back();
     send(now, checkpoint::Command(std::move(command)), [](const Reply&) { return true; });
   }
@@ -210,40 +232,118 @@ class Load {
   Run& run_;
   std::size_t number_;
   std::vector<std::string> blocks_, begun_;
-  std::uint64_t steps_{};
+  std::size_t blocks_held_;
+  std::uint64_t steps_;
   std::unique_ptr<client::Client> client_;
 };
 
 bool uses(Operation plan, Operation operation) { return plan == operation || plan == Operation::Mixed; }
 
-/// Finds or makes what the run reads and fills.
-void set_up(Context& context, Run& run) {
-  Connection& service = context.service();
-  if (uses(run.plan.operation, Operation::Alloc)) {
-    for (std::uint64_t i = 0; i < std::min(run.plan.clients, run.plan.keys); ++i) {
-      const gpu_memory::GpuDevice device{fmt::format("{}/gpu{}", run.prefix, i), kPoolBytes, 0, {}};
-      service.change(gpu_memory::CreatePool{device}, {"bench", {}});
+/// Makes what is to be there before the clock starts. One thread, many requests in flight.
+class SetUp {
+ public:
+  SetUp(Context& context, Run& run)
+      : service_(context.service()), run_(run), pipeline_(service_.client(), kSetUpWindow), shares_(run.plan.clients) {}
+
+  /// Each connection's share of it.
+  std::vector<Share> make() {
+    const Plan& plan = run_.plan;
+    if (uses(plan.operation, Operation::Alloc)) make_pools();
+    switch (plan.operation) {
+      case Operation::Register:
+        make_models(plan.live, "registered models:");
+        break;
+      case Operation::Get:
+      case Operation::Mixed:
+        find_models(std::max(plan.live, plan.keys));
+        make_models(std::max(plan.live, plan.keys) - run_.models.size(), "registered models to read:");
+        break;
+      case Operation::Alloc:
+        make_blocks();
+        break;
+      case Operation::Checkpoint:
+        make_checkpoints();
+        break;
+    }
+    pipeline_.drain();
+    return std::move(shares_);
+  }
+
+ private:
+  std::uint64_t pool_count() const { return std::min(run_.plan.clients, run_.plan.keys); }
+
+  void make_pools() {
+    const std::uint64_t bytes = std::max(kPoolBytes, run_.plan.live / pool_count() * kMaxBlockBytes);
+    for (std::size_t i = 0; i < pool_count(); ++i) {
+      service_.change(gpu_memory::CreatePool{{run_.device(i), bytes, 0, {}}}, {"bench", {}});
     }
   }
-  if (!uses(run.plan.operation, Operation::Get)) return;
-  each_page(service, query::ListModels{}, run.plan.keys, [&](Reply reply) {
-    for (registry::ModelMetadata& model : Connection::result_as<result::Models>(std::move(reply)).models) {
-      if (run.models.size() < run.plan.keys) run.models.emplace_back(std::move(model.model_id), model.version);
-    }
-    return run.models.size() < run.plan.keys;
-  });
-  Progress progress("registered models to read:", run.plan.keys - run.models.size());
-  Pipeline pipeline(service.client(), kSetUpWindow);
-  while (run.models.size() < run.plan.keys) {
-    registry::ModelMetadata model = run.next_model();
-    run.models.emplace_back(model.model_id, model.version);
-    pipeline.submit(registry::RegisterModel{std::move(model)}, {{}, "bench"}, [](const client::Answer& answer) {
-      if (!answer.status.ok()) throw refusal(answer.status);
+
+  void find_models(std::uint64_t wanted) {
+    each_page(service_, query::ListModels{}, wanted, [&](Reply reply) {
+      for (registry::ModelMetadata& model : Connection::result_as<result::Models>(std::move(reply)).models) {
+        if (run_.models.size() < wanted) run_.models.emplace_back(std::move(model.model_id), model.version);
+      }
+      return run_.models.size() < wanted;
     });
-    progress.update(run.versions_made);
   }
-  pipeline.drain();
-}
+
+  void make_models(std::uint64_t count, const char* what) {
+    Progress progress(what, count);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      registry::ModelMetadata model = run_.next_model();
+      if (run_.plan.operation != Operation::Register) run_.models.emplace_back(model.model_id, model.version);
+      submit(registry::Command(registry::RegisterModel{std::move(model)}), [](const Reply&) {});
+      progress.update(i);
+    }
+  }
+
+  void make_blocks() {
+    Progress progress("allocated blocks:", run_.plan.live);
+    for (std::uint64_t i = 0; i < run_.plan.live; ++i) {
+      const std::size_t client = i % shares_.size();
+      submit(gpu_memory::Command(run_.next_block(client)), [this, client](const Reply& reply) {
+        shares_[client].blocks.push_back(std::get<result::Allocated>(reply.result).block_id);
+      });
+      progress.update(i);
+    }
+  }
+
+  void make_checkpoints() {
+    Progress progress("created checkpoints:", run_.plan.live);
+    for (std::uint64_t i = 0; i < run_.plan.live; ++i) {
+      const std::size_t client = i % shares_.size();
+      const std::uint64_t step = ++shares_[client].steps;
+      submit(checkpoint::Command(run_.next_checkpoint(client, step)), [this](const Reply& reply) {
+        created_.push_back(std::get<result::Checkpoints>(reply.result).checkpoints.at(0).checkpoint_id);
+      });
+      complete_created();
+      progress.update(i);
+    }
+    pipeline_.drain();
+    complete_created();
+  }
+
+  void complete_created() {
+    for (std::string& id : std::exchange(created_, {})) {
+      submit(checkpoint::Command(completion_of(std::move(id))), [](const Reply&) {});
+    }
+  }
+
+  template <class Handler>
+  void submit(SingleCommand command, Handler handler) {
+    pipeline_.submit(std::move(command), {{}, "bench"}, [handler = std::move(handler)](const client::Answer& answer) {
+      if (!answer.status.ok()) throw refusal(answer.status);
+      handler(answer.reply);
+    });
+  }
+
+  Connection& service_;
+  Run& run_;
+  Pipeline pipeline_;
+  std::vector<Share> shares_;
+  std::vector<std::string> created_;
+};
 
 double percentile(std::vector<float>& latencies_us, double p) {
   if (latencies_us.empty()) return 0;
@@ -260,10 +360,12 @@ void bench(Context& context, const Plan& plan) {
   const Result<std::vector<registry::ModelMetadata>> table = parse_model_table(built_in_model_table());
   if (!table.ok()) throw refusal(table.status());
   run.table = *table;
-  set_up(context, run);
+  std::vector<Share> shares = SetUp(context, run).make();
 
   std::vector<std::unique_ptr<Load>> loads;
-  for (std::size_t i = 0; i < plan.clients; ++i) loads.push_back(std::make_unique<Load>(run, context, i));
+  for (std::size_t i = 0; i < plan.clients; ++i) {
+    loads.push_back(std::make_unique<Load>(run, context, i, std::move(shares[i])));
+  }
   const SteadyClock::time_point start = SteadyClock::now();
   run.end = start + std::chrono::seconds(plan.seconds);
   for (const std::unique_ptr<Load>& load : loads) load->start();
@@ -280,6 +382,8 @@ void bench(Context& context, const Plan& plan) {
   context.out().object({{"op", std::string(to_string(plan.operation))},
                         {"clients", plan.clients},
                         {"depth", plan.depth},
+                        {"keys", plan.keys},
+                        {"live", plan.live},
                         {"operations", run.operations},
                         {"errors", run.errors},
                         {"ops_per_second", std::round(static_cast<double>(run.operations) / took.count())},
@@ -321,6 +425,8 @@ void add_bench(CLI::App& app, Program& program) {
   verb.value("--depth", plan->depth, parse_count<kMaxDepth>, "Requests that each keeps in flight; default 1");
   verb.value("--seconds", plan->seconds, parse_count<kMaxSeconds>, "How long; default 10");
   verb.value("--keys", plan->keys, parse_count<kMaxKeys>, "Models (or pools, or runs) to spread over; default 1000");
+  verb.value("--live", plan->live, parse_count<kMaxLive>,
+             "Versions, blocks or checkpoints to make before the clock starts; default 0, to read as many as --keys");
   verb.run([plan](Context& context) { bench(context, *plan); });
 }
 

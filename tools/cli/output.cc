@@ -81,7 +81,7 @@ std::string display(std::string_view key, const Json& value) {
   if (value.is_string()) return display_text(value.get_ref<const std::string&>());
   if (value.is_boolean()) return value.get<bool>() ? "yes" : "no";
   if (value.is_number_unsigned() || (value.is_number_integer() && value.get<std::int64_t>() >= 0)) {
-    if (is_one_of(key, kTimeKeys)) return display_time(value.get<std::uint64_t>());
+    if (is_one_of(key, kTimeKeys)) return value == 0U ? "-" : display_time(value.get<std::uint64_t>());  // 0: never
     if (key.ends_with("_bytes") || is_one_of(key, kSizeKeys)) return display_bytes(value.get<std::uint64_t>());
   }
   if (value.is_number_float() && std::isinf(value.get<double>())) return "infinite";
