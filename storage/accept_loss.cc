@@ -38,12 +38,13 @@ class Copy {
 absl::Status copy_chunks(const Database& from, const LogPoint& end, Database& to) {
   Copy copy(to);
   const std::unique_ptr<ChunkCursor> cursor = from.chunks();
-  std::uint64_t left = end.chunk_number;
-  for (cursor->seek(0); left > 0 && cursor->valid(); cursor->next(), --left) {
+  cursor->seek(0);
+  for (std::uint64_t left = end.chunk_number; left > 0; --left) {
+    if (!cursor->valid()) return absl::InternalError("what was verified is gone");
     put_chunk(copy.batch(), to, {get_big_endian(cursor->key()), std::string(cursor->value())});
     if (absl::Status status = copy.flush_if_large(); !status.ok()) return status;
+    if (left > 1) cursor->next();  // what lies behind the last one may be what cannot be read
   }
-  if (left > 0) return absl::InternalError("what was verified is gone");
   return copy.flush();
 }
 
@@ -64,14 +65,20 @@ absl::Status copy_companions(const Database& from, Sequence end, Database& to) {
 }
 
 absl::Status copy_database(const std::shared_ptr<rocksdb::FileSystem>& files, const std::string& from,
-                           const std::string& to, const LogId& log_id, const LogPoint& end) {
+                           const std::string& to, const LogId& log_id, const LogVerdict& verdict) {
+  const LogPoint& end = verdict.end;
   Result<std::unique_ptr<Database>> target = Database::create(files, to, {log_id, IncarnationCause::AcceptLoss});
   if (!target.ok()) return target.status();
   if (end.chunk_number > 0) {
     const Result<std::unique_ptr<Database>> source = Database::open_read_only(files, from);
     if (!source.ok()) return source.status();
     if (absl::Status status = copy_chunks(**source, end, **target); !status.ok()) return status;
-    if (absl::Status status = copy_companions(**source, end.sequence(), **target); !status.ok()) return status;
+    if (verdict.crashed) {
+      spdlog::warn(
+          "the check of the log crashed before it came to the notes: reading them may too, so they stay there");
+    } else if (absl::Status status = copy_companions(**source, end.sequence(), **target); !status.ok()) {
+      return status;
+    }
   }
   return (*target)->close();
 }
@@ -136,7 +143,7 @@ absl::Status accept_loss(const std::shared_ptr<rocksdb::FileSystem>& files, cons
     if (absl::Status status = move_if_there(*files, data_dir + name, lost + name); !status.ok()) return status;
   }
   // db.new is complete as soon as it has that name; only then does db/ go.
-  absl::Status status = copy_database(files, db, data_dir + "/db.making", anchor.log_id, verdict.end);
+  absl::Status status = copy_database(files, db, data_dir + "/db.making", anchor.log_id, verdict);
   if (!status.ok()) return status;
   status = rename_file(*files, data_dir + "/db.making", data_dir + "/db.new");
   if (status.ok()) status = sync_directory(*files, data_dir);

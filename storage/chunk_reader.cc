@@ -75,7 +75,8 @@ Result<Records> read_records(ChunkCursor& cursor, Sequence end, Sequence first, 
   return result;
 }
 
-CheckedLog check_chunks(ChunkCursor& cursor, LogPoint start, const std::optional<TreeHead>& anchor) {
+CheckedLog check_chunks(ChunkCursor& cursor, LogPoint start, const std::optional<TreeHead>& anchor,
+                        const std::function<bool(const LogPoint& end)>& go_on) {
   CheckedLog checked{std::move(start), 0, absl::OkStatus(), absl::OkStatus()};
   LogPoint& end = checked.end;
   if (anchor && anchor->sequence == end.sequence()) checked.root_at_anchor = check_anchor(end, *anchor);
@@ -109,6 +110,7 @@ CheckedLog check_chunks(ChunkCursor& cursor, LogPoint start, const std::optional
     end.chunk_number = chunk->header.number;
     checked.bytes += bytes;
     if (anchor && anchor->sequence == end.sequence()) checked.root_at_anchor = check_anchor(end, *anchor);
+    if (go_on && !go_on(end)) return checked;
   }
   if (!cursor.status().ok()) checked.problem = missing(end.sequence() + 1, cursor.status());
   return checked;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string_view>
 
@@ -40,8 +41,10 @@ struct CheckedLog {
   absl::Status root_at_anchor;  ///< kDataLoss: the log holds the anchored sequence, and another tree up to there
 };
 /// Checks chunks from `start` on: dense numbers and sequences, checksums, and the tree. With `anchor`, the tree's root
-/// there; start is at or before it.
-CheckedLog check_chunks(ChunkCursor&, LogPoint start, const std::optional<TreeHead>& anchor);
+/// there; start is at or before it. After each chunk that verifies, `go_on` is told where it ends, and may end the
+/// check.
+CheckedLog check_chunks(ChunkCursor&, LogPoint start, const std::optional<TreeHead>& anchor,
+                        const std::function<bool(const LogPoint& end)>& go_on = {});
 
 /// What to do about lost events, at the end of each message that tells of them.
 inline constexpr std::string_view kRemedy = "restore from a backup, or --accept-loss";

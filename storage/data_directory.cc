@@ -137,7 +137,10 @@ class Opening {
       end_ = verdict.end;
       return absl::OkStatus();
     }
-    const bool may_lose = options_.accept_loss && (verdict.problem.ok() || absl::IsDataLoss(verdict.problem));
+    // A check that crashed at once is no verdict on anything: the log may well be whole.
+    const bool any_verdict = !verdict.crashed || verdict.end.sequence() > 0;
+    const bool may_lose =
+        options_.accept_loss && any_verdict && (verdict.problem.ok() || absl::IsDataLoss(verdict.problem));
     return may_lose ? lose(verdict) : verdict.problem;
   }
 
@@ -149,7 +152,7 @@ class Opening {
   LogVerdict check(bool head_is_known) const {
     LogCheck check{db_path_, std::nullopt, anchor_.head, {}};
     if (head_is_known) check.log_id = anchor_.log_id;
-    return check_log_in_child(check);
+    return check_log_in_child(check, options_.cancelled);
   }
 
   LogVerdict nothing_there() const {

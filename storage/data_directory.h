@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,8 +26,10 @@ struct OpenOptions {
   std::string data_dir;
   Ack ack{Ack::kAnchor};
   bool accept_loss{};
-  /// Everything durable goes through it; nullptr: the machine's. (The checking child has the machine's in any case.)
+  /// Everything durable goes through it; nullptr: the machine's. (The checking child has its own in any case.)
   std::shared_ptr<rocksdb::FileSystem> file_system;
+  /// Asked several times a second while the log is checked, which may take long: whether to give up.
+  std::function<bool()> cancelled{};
 };
 
 /// A data directory, opened to be served.
@@ -48,6 +51,7 @@ struct OpenedDirectory {
 /// kDataLoss            the log does not verify: says what is missing and what to do; untouched
 /// kUnavailable         the disk failed
 /// kAborted             another process holds the directory: untouched
+/// kCancelled           OpenOptions::cancelled said so: untouched
 Result<OpenedDirectory> open_data_directory(const OpenOptions&);
 
 /// What tensorforged exits with for an error of open_data_directory(): 1, 2, 3 and 4 in the order above.
@@ -66,6 +70,8 @@ Result<LogVerified> verify_data_directory(const std::string& data_dir);
 
 /// Opening checks the log in a child process, which is this same program: main() has to call this before anything else
 /// and return what it gives.
-std::optional<int> run_log_check_if_asked(int argc, char** argv);
+///
+/// `files` is for tests, which thereby decide what the child finds; nullptr: the machine's.
+std::optional<int> run_log_check_if_asked(int argc, char** argv, std::shared_ptr<rocksdb::FileSystem> files = nullptr);
 
 }  // namespace tensorforge::storage

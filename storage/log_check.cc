@@ -4,13 +4,17 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <new>
 #include <system_error>
 #include <utility>
 
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <poll.h>
 #include <spawn.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,7 +29,11 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr const char* kCheckArgument = "--check-log-for-parent";
+// Of the child.
 constexpr int kVerdictDescriptor = 3;
+constexpr int kProgressDescriptor = 4;
+
+constexpr int kAskCancelledMs = 100;
 
 /// Without it the child would be this program's ordinary main(), which must not run twice.
 std::atomic<bool> main_answers_checks = false;
@@ -54,16 +62,20 @@ std::string encode(const LogCheck& check) {
   const Json json = {{"log_id", to_json(check.log_id)},
                      {"sequence", check.anchor.sequence},
                      {"root", check.anchor.root},
-                     {"start", to_json(check.start)}};
+                     {"start", to_json(check.start)},
+                     {"last_chunk", check.last_chunk ? Json(*check.last_chunk) : Json()}};
   return json.dump();
 }
 
 LogCheck decode_check(const std::string& database, const std::string& text) {
   const Json json = Json::parse(text);
-  return {database,
-          log_id_of(json.at("log_id")),
-          {json.at("sequence").get<Sequence>(), json.at("root").get<Hash>(), 0},
-          point_of(json.at("start"))};
+  LogCheck check;
+  check.database = database;
+  check.log_id = log_id_of(json.at("log_id"));
+  check.anchor = {json.at("sequence").get<Sequence>(), json.at("root").get<Hash>(), 0};
+  check.start = point_of(json.at("start"));
+  if (const Json& last = json.at("last_chunk"); !last.is_null()) check.last_chunk = last.get<std::uint64_t>();
+  return check;
 }
 
 std::string encode(const LogVerdict& verdict) {
@@ -80,12 +92,14 @@ std::string encode(const LogVerdict& verdict) {
 LogVerdict decode_verdict(const std::string& text) {
   const Json json = Json::parse(text);
   const auto code = static_cast<absl::StatusCode>(json.at("code").get<int>());
-  return {absl::Status(code, json.at("message").get<std::string>()),
-          point_of(json.at("end")),
-          json.at("bytes").get<std::uint64_t>(),
-          json.at("notes").get<std::uint64_t>(),
-          log_id_of(json.at("log_id")),
-          json.at("warnings").get<std::vector<std::string>>()};
+  LogVerdict verdict;
+  verdict.problem = absl::Status(code, json.at("message").get<std::string>());
+  verdict.end = point_of(json.at("end"));
+  verdict.bytes = json.at("bytes").get<std::uint64_t>();
+  verdict.notes = json.at("notes").get<std::uint64_t>();
+  verdict.log_id = log_id_of(json.at("log_id"));
+  verdict.warnings = json.at("warnings").get<std::vector<std::string>>();
+  return verdict;
 }
 
 absl::Status check_meta(const Database& database, const std::optional<LogId>& expected, LogVerdict& verdict) {
@@ -117,40 +131,55 @@ absl::Status system_error(std::string_view doing, int error) {
   return absl::UnavailableError(fmt::format("{}: {}", doing, std::generic_category().message(error)));
 }
 
-/// Both ends of a pipe, closed at the end.
-class Pipe {
+/// A file descriptor, closed at the end.
+class Descriptor {
  public:
-  Pipe() { error_ = ::pipe2(ends_, O_CLOEXEC) == 0 ? 0 : errno; }
-  ~Pipe() {
-    close_end(0);
-    close_end(1);
-  }
-  Pipe(const Pipe&) = delete;
-  Pipe& operator=(const Pipe&) = delete;
-
-  int error() const { return error_; }
-  int write_end() const { return ends_[1]; }
-  void close_write_end() { close_end(1); }
-  std::string read_all() const {
-    std::string all;
-    char buffer[4096];
-    for (;;) {
-      const ssize_t read = ::read(ends_[0], buffer, sizeof buffer);
-      if (read < 0 && errno == EINTR) continue;
-      if (read <= 0) return all;
-      all.append(buffer, static_cast<std::size_t>(read));
-    }
+  explicit Descriptor(int number) : number_(number) {}
+  ~Descriptor() { close(); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int number() const { return number_; }
+  void close() {
+    if (number_ >= 0) ::close(std::exchange(number_, -1));
   }
 
  private:
-  void close_end(int i) {
-    if (ends_[i] >= 0) ::close(std::exchange(ends_[i], -1));
-  }
-  int ends_[2]{-1, -1};
-  int error_;
+  int number_;
 };
 
-Result<pid_t> spawn_check(const LogCheck& check, int verdict_to) {
+/// A number in memory that a child writes and that outlives it.
+class SharedNumber {
+ public:
+  /// Shares what the descriptor holds; it stays the caller's. Where there is no memory for that, it stays 0.
+  explicit SharedNumber(int descriptor) {
+    void* const at = ::mmap(nullptr, sizeof(Number), PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+    if (at != MAP_FAILED) number_ = static_cast<Number*>(at);
+  }
+  ~SharedNumber() {
+    if (number_ != nullptr) ::munmap(number_, sizeof(Number));
+  }
+  SharedNumber(const SharedNumber&) = delete;
+  SharedNumber& operator=(const SharedNumber&) = delete;
+  std::uint64_t get() const { return number_ == nullptr ? 0 : number_->load(std::memory_order_relaxed); }
+  void set(std::uint64_t value) {
+    if (number_ != nullptr) number_->store(value, std::memory_order_relaxed);
+  }
+
+  /// A descriptor to share one with, apart from those that a child has for something else; negative: there is none.
+  static int make() {
+    const Descriptor memory(::memfd_create("log check", MFD_CLOEXEC));
+    if (memory.number() < 0 || ::ftruncate(memory.number(), sizeof(Number)) != 0) return -1;
+    return ::fcntl(memory.number(), F_DUPFD_CLOEXEC, kProgressDescriptor + 1);
+  }
+
+ private:
+  using Number = std::atomic<std::uint64_t>;
+  static_assert(
+      Number::is_always_lock_free);  // so it is the bare number, zeroed memory is 0, and processes can share it
+  Number* number_{};
+};
+
+Result<pid_t> spawn_check(const LogCheck& check, int verdict_to, int progress_to) {
   std::string database = check.database;
   std::string request = encode(check);
   std::string argument = kCheckArgument;
@@ -159,6 +188,7 @@ Result<pid_t> spawn_check(const LogCheck& check, int verdict_to) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, verdict_to, kVerdictDescriptor);
+  posix_spawn_file_actions_adddup2(&actions, progress_to, kProgressDescriptor);
   pid_t child = 0;
   const int error = posix_spawn(&child, "/proc/self/exe", &actions, nullptr, argv, environ);
   posix_spawn_file_actions_destroy(&actions);
@@ -166,18 +196,69 @@ Result<pid_t> spawn_check(const LogCheck& check, int verdict_to) {
   return child;
 }
 
-/// What the end of a child that gave no verdict says.
-absl::Status judge_end(int status) {
+/// All that is written to `descriptor`. nullopt: cancelled before its end.
+std::optional<std::string> read_all(int descriptor, const std::function<bool()>& cancelled) {
+  std::string all;
+  char buffer[4096];
+  for (;;) {
+    if (cancelled && cancelled()) return std::nullopt;
+    pollfd ready{descriptor, POLLIN, 0};
+    // A signal that cancels wakes it; the time is for one that comes just before the call.
+    if (::poll(&ready, 1, kAskCancelledMs) <= 0) continue;
+    const ssize_t read = ::read(descriptor, buffer, sizeof buffer);
+    if (read < 0 && errno == EINTR) continue;
+    if (read <= 0) return all;
+    all.append(buffer, static_cast<std::size_t>(read));
+  }
+}
+
+/// How a child ended.
+struct Ended {
+  absl::Status problem;  ///< kDataLoss: it crashed
+  std::string verdict;
+  std::uint64_t verified{};  ///< the number of the last chunk that it verified
+};
+
+/// Of a child that gave no verdict.
+absl::Status why_it_ended(int status) {
   if (!WIFSIGNALED(status)) {
-    return absl::DataLossError(
-        fmt::format("the check of the log ended without a verdict (status {}): a file of the database is damaged: {}",
-                    WEXITSTATUS(status), kRemedy));
+    return absl::DataLossError(fmt::format("the check of the log ended with status {}", WEXITSTATUS(status)));
   }
   const int signal = WTERMSIG(status);
   const std::string ended = fmt::format("signal {} ({}) ended the check of the log", signal, strsignal(signal));
-  const bool from_outside = signal == SIGKILL || signal == SIGTERM || signal == SIGINT || signal == SIGHUP;
-  if (from_outside) return absl::UnavailableError(ended);
-  return absl::DataLossError(fmt::format("{}: a file of the database is damaged: {}", ended, kRemedy));
+  switch (signal) {
+    case SIGABRT:
+    case SIGBUS:
+    case SIGFPE:
+    case SIGILL:
+    case SIGSEGV:
+      return absl::DataLossError(ended);
+    default:  // somebody sent it, as the kernel does where memory is short: that says nothing about the log
+      return absl::UnavailableError(ended);
+  }
+}
+
+Ended run_child(const LogCheck& check, const std::function<bool()>& cancelled) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return {system_error("make a pipe", errno), "", 0};
+  const Descriptor verdict_from(ends[0]);
+  Descriptor verdict_to(ends[1]);
+  const Descriptor progress(SharedNumber::make());
+  if (progress.number() < 0) return {system_error("share memory with the check of the log", errno), "", 0};
+  const SharedNumber verified(progress.number());
+  const Result<pid_t> child = spawn_check(check, verdict_to.number(), progress.number());
+  if (!child.ok()) return {child.status(), "", 0};
+  verdict_to.close();
+
+  std::optional<std::string> verdict = read_all(verdict_from.number(), cancelled);
+  if (!verdict) ::kill(*child, SIGKILL);
+  int status = 0;
+  while (::waitpid(*child, &status, 0) < 0) {
+    if (errno != EINTR) return {system_error("wait for the check of the log", errno), "", 0};
+  }
+  if (!verdict) return {absl::CancelledError("the check of the log was cancelled"), "", 0};
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {absl::OkStatus(), *std::move(verdict), 0};
+  return {why_it_ended(status), "", verified.get()};
 }
 
 bool write_all(int descriptor, std::string_view bytes) {
@@ -192,7 +273,8 @@ bool write_all(int descriptor, std::string_view bytes) {
 
 }  // namespace
 
-LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const LogCheck& check) {
+LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const LogCheck& check,
+                     const std::function<void(std::uint64_t chunk_number)>& on_chunk) {
   LogVerdict verdict;
   const Result<std::unique_ptr<Database>> opened = Database::open_read_only(files, check.database, &verdict.warnings);
   if (!opened.ok()) {
@@ -202,7 +284,10 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
   }
   const Database& database = **opened;
   const absl::Status meta = check_meta(database, check.log_id, verdict);
-  CheckedLog checked = check_chunks(*database.chunks(), check.start, check.anchor);
+  CheckedLog checked = check_chunks(*database.chunks(), check.start, check.anchor, [&](const LogPoint& end) {
+    if (on_chunk) on_chunk(end.chunk_number);
+    return !check.last_chunk || end.chunk_number < *check.last_chunk;
+  });
   verdict.end = checked.end;
   verdict.bytes = checked.bytes;
   if (!meta.ok()) {
@@ -210,37 +295,62 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
     verdict.problem = absl::IsDataLoss(meta) ? absl::DataLossError(fmt::format("{}: {}", message, kRemedy)) : meta;
     return verdict;
   }
-  if (checked.problem.ok()) checked.problem = check_count(database, checked.end);
+  if (checked.problem.ok() && !check.last_chunk) checked.problem = check_count(database, checked.end);
   verdict.problem = judge(checked, check.anchor);
+  if (check.last_chunk) return verdict;
   const Result<std::uint64_t> notes = database.count_notes();
   if (notes.ok()) verdict.notes = *notes;
   if (verdict.problem.ok()) verdict.problem = notes.status();
   return verdict;
 }
 
-LogVerdict check_log_in_child(const LogCheck& check) {
+LogVerdict check_log_in_child(const LogCheck& check, const std::function<bool()>& cancelled) {
   if (!main_answers_checks) return failed(absl::InternalError("main() does not call run_log_check_if_asked()"));
-  Pipe pipe;
-  if (pipe.error() != 0) return failed(system_error("make a pipe", pipe.error()));
-  const Result<pid_t> child = spawn_check(check, pipe.write_end());
-  if (!child.ok()) return failed(child.status());
-  pipe.close_write_end();
-  const std::string answer = pipe.read_all();
-  int status = 0;
-  while (::waitpid(*child, &status, 0) < 0) {
-    if (errno != EINTR) return failed(system_error("wait for the check of the log", errno));
+  const Ended ended = run_child(check, cancelled);
+  if (ended.problem.ok()) return decode_verdict(ended.verdict);
+  if (!absl::IsDataLoss(ended.problem)) return failed(ended.problem);
+
+  // It crashed: the log is good for as far as it came, and a second one that goes no further tells what is there.
+  LogVerdict verdict;
+  verdict.end = check.start;
+  if (ended.verified > check.start.chunk_number) {
+    LogCheck again = check;
+    again.last_chunk = ended.verified;
+    const Ended up_to_there = run_child(again, cancelled);
+    if (!up_to_there.problem.ok() && !absl::IsDataLoss(up_to_there.problem)) return failed(up_to_there.problem);
+    if (up_to_there.problem.ok()) verdict = decode_verdict(up_to_there.verdict);
   }
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return failed(judge_end(status));
-  return decode_verdict(answer);
+  verdict.crashed = true;
+  if (verdict.end.sequence() > 0) {
+    verdict.problem = judge({verdict.end, 0, ended.problem, absl::OkStatus()}, check.anchor);
+    return verdict;
+  }
+  verdict.problem = absl::DataLossError(fmt::format(
+      "{} before it had verified any event: what is missing is not known, and --accept-loss, which would keep "
+      "nothing, does not go by that; restore from a backup, or move the directory away to begin anew",
+      std::string(ended.problem.message())));
+  return verdict;
 }
 
-std::optional<int> run_log_check_if_asked(int argc, char** argv) {
+std::optional<int> run_log_check_if_asked(int argc, char** argv, std::shared_ptr<rocksdb::FileSystem> files) {
   main_answers_checks = true;
   if (argc != 4 || std::string_view(argv[1]) != kCheckArgument) return std::nullopt;
+  // It ends when its parent does, and not before: the parent hears the signals of a terminal or a supervisor too.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  std::signal(SIGINT, SIG_IGN);
+  std::signal(SIGTERM, SIG_IGN);
   // A core file would be one byte too many.
   const rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
-  const LogVerdict verdict = check_log(rocksdb::FileSystem::Default(), decode_check(argv[2], argv[3]));
+
+  SharedNumber verified(kProgressDescriptor);
+  LogVerdict verdict;
+  try {
+    if (!files) files = rocksdb::FileSystem::Default();
+    verdict = check_log(files, decode_check(argv[2], argv[3]), [&](std::uint64_t number) { verified.set(number); });
+  } catch (const std::bad_alloc&) {
+    verdict = failed(absl::UnavailableError("there is not enough memory to check the log"));
+  }
   return write_all(kVerdictDescriptor, encode(verdict)) ? 0 : 1;
 }
 

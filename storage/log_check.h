@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,23 +22,29 @@ struct LogCheck {
   std::optional<LogId> log_id;  ///< that its meta data have to name; nullopt: HEAD cannot be read
   TreeHead anchor;
   LogPoint start;  ///< a place up to which the log was verified before; not beyond the anchor
+  /// The number of the last chunk to look at; nothing but chunks is then looked at. nullopt: all there is.
+  std::optional<std::uint64_t> last_chunk{};
 };
 
 struct LogVerdict {
   /// kDataLoss: what is missing, and what to do. kFailedPrecondition: a newer version wrote it. kUnavailable: the disk
-  /// fails, or the check was killed.
+  /// fails, or the check was killed or had no memory. kCancelled: the caller gave up.
   absl::Status problem;
-  LogPoint end;  ///< of the chunks that verify
+  bool crashed{};  ///< the check did, behind `end`: what it had not yet come to is not known
+  LogPoint end;    ///< of the chunks that verify
   std::uint64_t bytes{}, notes{};
   std::optional<LogId> log_id;        ///< as the database names it
   std::vector<std::string> warnings;  ///< what the library left out, as of a torn tail
 };
 
 /// Checks a database that nobody writes to, and writes nothing itself. What is damaged may end the process.
-LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>&, const LogCheck&);
+/// `on_chunk` is told the number of each chunk that verifies.
+LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>&, const LogCheck&,
+                     const std::function<void(std::uint64_t chunk_number)>& on_chunk = {});
 
-/// The same in a child process, whose end is a verdict too. main() has called run_log_check_if_asked(); kInternal
-/// otherwise.
-LogVerdict check_log_in_child(const LogCheck&);
+/// The same in a child process. If that crashes, the chunks which it had verified are what the verdict is about; if it
+/// is killed, there is none. main() has called run_log_check_if_asked(); kInternal otherwise. `cancelled` is asked
+/// several times a second, and ends the check with kCancelled.
+LogVerdict check_log_in_child(const LogCheck&, const std::function<bool()>& cancelled = {});
 
 }  // namespace tensorforge::storage

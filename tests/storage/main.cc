@@ -8,6 +8,7 @@
 
 #include "storage/data_directory.h"
 #include "tests/storage/log_fixture.h"
+#include "tests/storage/read_trap.h"
 
 namespace {
 
@@ -28,7 +29,8 @@ int write_until_killed(const char* data_dir) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (const std::optional<int> code = tensorforge::storage::run_log_check_if_asked(argc, argv)) return *code;
+  const auto trapped = tensorforge::storage::ReadTrap::of_environment();
+  if (const std::optional<int> code = tensorforge::storage::run_log_check_if_asked(argc, argv, trapped)) return *code;
   if (argc == 3 && std::strcmp(argv[1], "--write-until-killed") == 0) return write_until_killed(argv[2]);
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
