@@ -14,19 +14,24 @@ namespace {
 // list draws its slots beside that.
 constexpr std::size_t kTableBytes = 4, kTextBytes = 4;
 
-std::string_view noun(Source source) { return source == Source::Log ? "record" : "frame"; }
+bool is_stored(Source source) { return source == Source::Log || source == Source::Snapshot; }
+
+std::string_view noun(Source source) {
+  if (source == Source::Log) return "record";
+  return source == Source::Snapshot ? "snapshot" : "frame";
+}
 
 }  // namespace
 
 void Reader::damaged(std::string_view fault) {
   if (!ok()) return;
-  const auto code = source_ == Source::Log ? absl::StatusCode::kDataLoss : absl::StatusCode::kInvalidArgument;
+  const auto code = is_stored(source_) ? absl::StatusCode::kDataLoss : absl::StatusCode::kInvalidArgument;
   status_ = absl::Status(code, fmt::format("{}: {}", noun(source_), fault));
 }
 
 void Reader::newer(std::string_view what) {
   if (!ok()) return;
-  const auto code = source_ == Source::Log ? absl::StatusCode::kUnimplemented : absl::StatusCode::kInvalidArgument;
+  const auto code = is_stored(source_) ? absl::StatusCode::kUnimplemented : absl::StatusCode::kInvalidArgument;
   status_ = absl::Status(code, fmt::format("{}: {}: written by a newer version", noun(source_), what));
 }
 

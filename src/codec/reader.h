@@ -25,10 +25,11 @@ namespace tensorforge::codec {
 
 /// Where bytes come from, and so what a fault in them means.
 enum class Source {
-  Log,     ///< a fault is kDataLoss; what this version does not know is kUnimplemented
-  Client,  ///< kInvalidArgument, also for a field that this version does not know: to pass over it would answer another
-           ///< question than the one asked
-  Server,  ///< kInvalidArgument; fields that this version does not know are passed over
+  Log,       ///< a fault is kDataLoss; what this version does not know is kUnimplemented
+  Snapshot,  ///< likewise
+  Client,    ///< kInvalidArgument, also for a field that this version does not know: to pass over it would answer
+             ///< another question than the one asked
+  Server,    ///< kInvalidArgument; fields that this version does not know are passed over
 };
 
 /// Reads a buffer that the FlatBuffers verifier has accepted, and checks what that leaves open: members of a union and
@@ -94,7 +95,12 @@ class Reader {
     std::vector<decltype(read_one(values->Get(0)))> out;
     if (values == nullptr || !draw(values->size() * sizeof(Struct))) return out;
     out.reserve(values->size());
-    for (const Struct* value : *values) out.push_back(read_one(value));
+    // The verifier aligns the length and not what stands behind it, so these may not be read in place.
+    for (flatbuffers::uoffset_t i = 0; i < values->size() && ok(); ++i) {
+      Struct value;
+      std::memcpy(&value, values->Data() + i * sizeof(Struct), sizeof(Struct));
+      out.push_back(read_one(&value));
+    }
     return out;
   }
 

@@ -177,7 +177,8 @@ class State {
   const Pool* pool(std::string_view device_id) const;
 
  private:
-  friend class Mutation;  // apply() and undo()
+  friend class Mutation;     // apply() and undo()
+  friend class Restoration;  // restore()
 
   std::map<std::string, std::unique_ptr<Pool>, std::less<>> pools_;
   std::uint64_t next_block_number_{1};

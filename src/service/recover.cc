@@ -19,6 +19,8 @@ Replay::Replay(Sequence until, const SessionLimits& limits) : until_(until), don
   state_.sessions = Sessions(limits);
 }
 
+Replay::Replay(State from, Sequence until) : state_(std::move(from)), until_(until), done_(state_.sequence >= until) {}
+
 absl::Status Replay::add(std::span<const std::byte> bytes) {
   if (done_) return absl::OkStatus();
   Result<Record> record = codec::decode_record(bytes);

@@ -21,6 +21,8 @@ class Replay {
  public:
   /// Stops at the end of the last command that ends at or before `until`.
   explicit Replay(Sequence until = std::numeric_limits<Sequence>::max(), const SessionLimits& limits = {});
+  /// Goes on from a state at the end of a command, at or before `until`.
+  explicit Replay(State from, Sequence until = std::numeric_limits<Sequence>::max());
 
   /// Takes the next record. kDataLoss: it is damaged, or not the one that comes next. kUnimplemented: a newer version
   /// wrote it.

@@ -30,6 +30,25 @@ const Sessions::Session* Sessions::find(const SessionId& id) const {
   return found == sessions_.end() ? nullptr : &found->second.session;
 }
 
+void Sessions::for_each(const std::function<void(const SessionId&, const Session&)>& visit) const {
+  for (const SessionId& id : by_use_) visit(id, sessions_.at(id).session);
+}
+
+absl::Status Sessions::restore(const SessionId& id, Session&& session) {
+  const auto falls = [](const Entry& a, const Entry& b) { return a.number >= b.number; };
+  const std::vector<Entry>& entries = session.entries;
+  if (std::adjacent_find(entries.begin(), entries.end(), falls) != entries.end() ||
+      (!entries.empty() && entries.front().number < session.answered_below)) {
+    return absl::DataLossError(fmt::format("the commands of session {} are out of order", format_session(id)));
+  }
+  const auto [at, is_new] = sessions_.try_emplace(id);
+  if (!is_new) return absl::DataLossError(fmt::format("session {} is given twice", format_session(id)));
+  entry_count_ += entries.size();
+  at->second.session = std::move(session);
+  at->second.place = by_use_.insert(by_use_.end(), id);
+  return absl::OkStatus();
+}
+
 absl::Status Sessions::apply(const Record& record) {
   if (!record.session) return absl::OkStatus();
   const auto [at, is_new] = sessions_.try_emplace(*record.session);

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <optional>
 #include <vector>
@@ -48,6 +49,11 @@ class Sessions {
   absl::Status apply(const Record&);
 
   const Session* find(const SessionId&) const;  ///< nullptr: unknown; valid until the next apply()
+  /// Idle longest first.
+  void for_each(const std::function<void(const SessionId&, const Session&)>& visit) const;
+  /// Adds what a snapshot holds, idle longest first. kDataLoss: it is there already, or its entries are out of order.
+  absl::Status restore(const SessionId&, Session&&);
+  void restore_horizon(Sequence horizon) { horizon_ = horizon; }
   Sequence horizon() const { return horizon_; }
   std::size_t size() const { return sessions_.size(); }
   std::size_t entry_count() const { return entry_count_; }

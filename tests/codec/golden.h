@@ -29,6 +29,9 @@ inline std::vector<Golden> goldens() {
   for (const auto& [name, value] : server_messages()) {
     out.push_back({"server/" + name + ".bin", codec::encode_server_frame(value).value()});
   }
+  for (const auto& [name, value] : snapshot_parts()) {
+    out.push_back({"snapshot_pages/" + name + ".bin", codec::encode_snapshot_part(value).value()});
+  }
   return out;
 }
 

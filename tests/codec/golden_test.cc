@@ -37,6 +37,7 @@ TEST(Golden, BytesDecodeToWhatTheyMeant) {
   expect_decoded("notes", samples::notes(), codec::decode_note);
   expect_decoded("client", samples::client_messages(), codec::decode_client_frame);
   expect_decoded("server", samples::server_messages(), codec::decode_server_frame);
+  expect_decoded("snapshot_pages", samples::snapshot_parts(), codec::decode_snapshot_part);
 }
 
 TEST(Golden, BytesAreWrittenTheSameToday) {
@@ -46,7 +47,7 @@ TEST(Golden, BytesAreWrittenTheSameToday) {
 TEST(Golden, EveryFileHasItsSample) {
   std::set<std::filesystem::path> expected, found;
   for (const auto& golden : samples::goldens()) expected.insert(golden.path);
-  for (const char* folder : {"records", "notes", "client", "server"}) {
+  for (const char* folder : {"records", "notes", "client", "server", "snapshot_pages"}) {
     for (const auto& entry : std::filesystem::directory_iterator(kGoldenDir / folder)) {
       found.insert(std::filesystem::path(folder) / entry.path().filename());
     }

@@ -13,6 +13,7 @@
 #include "command_generated.h"
 #include "event_generated.h"
 #include "reply_generated.h"
+#include "snapshot_generated.h"
 #include "tests/codec/bytes.h"
 #include "tests/codec/samples.h"
 
@@ -23,6 +24,7 @@ using absl::StatusCode;
 using codec::decode_client_frame;
 using codec::decode_record;
 using codec::decode_server_frame;
+using codec::decode_snapshot_part;
 using flatbuffers::FlatBufferBuilder;
 using flatbuffers::Offset;
 using testing::HasSubstr;
@@ -161,6 +163,10 @@ TEST(Damage, TruncationAtEveryLengthIsRefused) {
     SCOPED_TRACE(name);
     expect_truncations_refused(codec::encode_server_frame(message).value(), message, decode_server_frame);
   }
+  for (const auto& [name, part] : samples::snapshot_parts()) {
+    SCOPED_TRACE(name);
+    expect_truncations_refused(codec::encode_snapshot_part(part).value(), part, decode_snapshot_part);
+  }
 }
 
 TEST(Damage, EverySingleBitFlipIsSurvived) {
@@ -179,6 +185,11 @@ TEST(Damage, EverySingleBitFlipIsSurvived) {
     expect_bit_flips_survived(codec::encode_server_frame(message).value(), {StatusCode::kInvalidArgument},
                               decode_server_frame);
   }
+  for (const auto& [name, part] : samples::snapshot_parts()) {
+    SCOPED_TRACE(name);
+    expect_bit_flips_survived(codec::encode_snapshot_part(part).value(),
+                              {StatusCode::kDataLoss, StatusCode::kUnimplemented}, decode_snapshot_part);
+  }
 }
 
 TEST(Damage, BytesOfAnotherKindAreRefused) {
@@ -195,6 +206,27 @@ TEST(Damage, BytesOfAnotherKindAreRefused) {
   for (const std::string& bytes : {record, request, note, std::string(64, '\xFF')}) {
     EXPECT_EQ(decode_server_frame(bytes_of(bytes)).status().code(), StatusCode::kInvalidArgument);
   }
+}
+
+TEST(Damage, ASnapshotPageThatSharesItsTablesIsRefused) {
+  FlatBufferBuilder fbb;
+  const auto name = fbb.CreateString(std::string(200, 'x'));
+  const auto stream = wire::CreateSnapshotStream(fbb, name, 7);
+  const auto streams = fbb.CreateVector(std::vector(10'000, stream));  // 200 times the bytes that it takes
+  const auto part = wire::CreateSnapshotStreams(fbb, streams);
+  fbb.Finish(wire::CreateSnapshotPage(fbb, wire::SnapshotPart::SnapshotStreams, part.Union()),
+             wire::SnapshotPageIdentifier());
+  const absl::Status status = decode_snapshot_part(bytes_of(bytes_in(fbb))).status();
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+  EXPECT_THAT(message_of(status), HasSubstr("shared"));
+}
+
+TEST(Damage, ASnapshotPageOfANewerVersionIsRefused) {
+  FlatBufferBuilder fbb;
+  const auto part = wire::CreateSnapshotStreams(fbb);
+  fbb.Finish(wire::CreateSnapshotPage(fbb, static_cast<wire::SnapshotPart>(200), part.Union()),
+             wire::SnapshotPageIdentifier());
+  EXPECT_EQ(decode_snapshot_part(bytes_of(bytes_in(fbb))).status().code(), StatusCode::kUnimplemented);
 }
 
 TEST(Damage, ALengthOfFourGibibytesIsRefused) {

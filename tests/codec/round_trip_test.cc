@@ -18,6 +18,7 @@ using codec::decode_client_frame, codec::encode_client_frame;
 using codec::decode_note, codec::encode_note;
 using codec::decode_record, codec::encode_record;
 using codec::decode_server_frame, codec::encode_server_frame;
+using codec::decode_snapshot_part, codec::encode_snapshot_part;
 
 constexpr std::uint32_t kSeeds = 400;
 
@@ -38,6 +39,10 @@ TEST(RoundTrip, OfEverySample) {
     SCOPED_TRACE(name);
     EXPECT_EQ(decode_server_frame(bytes_of(encode_server_frame(message).value())).value(), message);
   }
+  for (const auto& [name, part] : samples::snapshot_parts()) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(decode_snapshot_part(bytes_of(encode_snapshot_part(part).value())).value(), part);
+  }
 }
 
 TEST(RoundTrip, SamplesNameEveryAlternative) {
@@ -55,6 +60,9 @@ TEST(RoundTrip, SamplesNameEveryAlternative) {
     if (const auto* reply = std::get_if<Reply>(&message)) results.insert(reply->result.index());
   }
   EXPECT_EQ(results.size(), std::variant_size_v<ReplyResult>);
+  std::set<std::size_t> parts;
+  for (const auto& [name, part] : samples::snapshot_parts()) parts.insert(part.index());
+  EXPECT_EQ(parts.size(), std::variant_size_v<SnapshotPart>);
 }
 
 TEST(RoundTripProperty, OfRandomRecords) {

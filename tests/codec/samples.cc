@@ -353,4 +353,44 @@ std::vector<Named<ServerMessage>> server_messages() {
   };
 }
 
+std::vector<Named<SnapshotPart>> snapshot_parts() {
+  const SnapshotFacts facts{.sequence = 131'080,
+                            .time = kNow,
+                            .incarnations = {{kIncarnation - 1, 1}, {kIncarnation, 1'801}},
+                            .horizon = 1'700,
+                            .next_block_number = 18,
+                            .next_checkpoint_number = 43,
+                            .registry = {.high = 1, .low = kMax},
+                            .gpu_memory = {.high = kMax, .low = 2},
+                            .checkpoint = {.high = 3, .low = 4},
+                            .counts = {1, 2, 3, 4, 5, 6, 7, 8}};
+  const gpu_memory::LiveBlock block{.id = kBlock,
+                                    .offset = 4'096,
+                                    .size = 1'000'448,
+                                    .status = gpu_memory::BlockStatus::Cached,
+                                    .tensor_id = "layer.0/weight",
+                                    .allocated_at = kNow,
+                                    .last_accessed = kNow + 5,
+                                    .alignment = 512,
+                                    .priority = -3};
+  const checkpoint::StoredCheckpoint stored{
+      .created = {kCheckpoint, checkpoint_request(), EntityId{kIncarnation, 41}, kNow},
+      .state = checkpoint::CheckpointState::Deleted,
+      .size_bytes = 7 * kGiB,
+      .storage_path = "s3://bucket/run-7/42"};
+  const SnapshotSessions::Session session{
+      .id = kSession, .opened_at = 1'799, .answered_below = 70, .entries = {{70, 1'801, 3}, {77, kMax, 1}}};
+  return {
+      {"Facts", facts},
+      {"Models", SnapshotModels{{model()}}},
+      {"Validations", SnapshotValidations{{validation()}}},
+      {"Pools", SnapshotPools{{device()}}},
+      {"Blocks", SnapshotBlocks{kDevice, {block}}},
+      {"Checkpoints", SnapshotCheckpoints{{stored}}},
+      {"Policies", SnapshotPolicies{{{std::nullopt, policy()}, {"llm/run-7", {}}}}},
+      {"Sessions", SnapshotSessions{{session, {.id = {}, .opened_at = 0, .answered_below = 1, .entries = {}}}}},
+      {"Streams", SnapshotStreams{{{"run/llm/run-7", 1'801}, {"server", 1}}}},
+  };
+}
+
 }  // namespace tensorforge::samples

@@ -6,6 +6,7 @@
 #include "codec/record.h"
 #include "codec/reply.h"
 #include "codec/request.h"
+#include "codec/snapshot.h"
 
 namespace tensorforge::samples {
 
@@ -21,5 +22,6 @@ std::vector<Named<Record>> records();  ///< one for each event, by its name
 std::vector<Named<Note>> notes();
 std::vector<Named<ClientMessage>> client_messages();  ///< Hello, every command, every query
 std::vector<Named<ServerMessage>> server_messages();  ///< Welcome, a refusal, every result
+std::vector<Named<SnapshotPart>> snapshot_parts();
 
 }  // namespace tensorforge::samples

@@ -1,0 +1,51 @@
+#include "registry/snapshot.h"
+
+#include <optional>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "platform/names.h"
+
+namespace tensorforge::registry {
+namespace {
+
+constexpr std::size_t kPageVersions = 1'000;
+
+absl::Status impossible(std::string_view model_id, const ModelVersion& version, std::string_view what) {
+  return absl::DataLossError(fmt::format("model {} {} is {}", names::quoted(model_id), format_version(version), what));
+}
+
+}  // namespace
+
+void for_each_version(const State& state,
+                      const std::function<void(const ModelMetadata&, const ValidationResult*)>& visit) {
+  std::optional<VersionKey> after;
+  for (;;) {
+    const std::vector<const ModelMetadata*> page = state.list(after, kPageVersions);
+    for (const ModelMetadata* model : page) visit(*model, state.validation(model->model_id, model->version));
+    if (page.size() < kPageVersions) return;
+    after = VersionKey{page.back()->model_id, page.back()->version};
+  }
+}
+
+absl::Status restore(State& state, const ModelMetadata& model) {
+  if (state.find(model.model_id, model.version) != nullptr) {
+    return impossible(model.model_id, model.version, "given twice");
+  }
+  apply(state, ModelRegistered{model});
+  return absl::OkStatus();
+}
+
+absl::Status restore(State& state, const ValidationResult& validation) {
+  if (state.find(validation.model_id, validation.version) == nullptr) {
+    return impossible(validation.model_id, validation.version, "validated and not there");
+  }
+  if (state.validation(validation.model_id, validation.version) != nullptr) {
+    return impossible(validation.model_id, validation.version, "validated twice");
+  }
+  apply(state, ValidationRecorded{validation});
+  return absl::OkStatus();
+}
+
+}  // namespace tensorforge::registry
