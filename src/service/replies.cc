@@ -92,12 +92,13 @@ void add_record(Reply& reply, const Record& record) {
 
 Reply batch_reply(std::span<const Record> records) {
   const std::uint32_t size = records.front().batch_size;
+  const std::uint32_t incarnation = records.front().incarnation;  // the last items may have no records
   result::BatchResult batch;
   Sequence before = records.front().sequence - 1;
   for (std::uint32_t index = 0; index < size; ++index) {
     Reply item;  // of an item that changed nothing: Done, at the record before
     item.sequence = before;
-    item.incarnation = records.front().incarnation;
+    item.incarnation = incarnation;
     while (!records.empty() && records.front().batch_index == index) {
       add_record(item, records.front());
       records = records.subspan(1);

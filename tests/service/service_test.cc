@@ -277,6 +277,15 @@ TEST_F(ServiceTest, ABatchWithANoOpAnswersItFromTheSameRecordsAtARetry) {
   ASSERT_THAT(result_of<result::BatchResult>(nothing).replies, SizeIs(1));
 }
 
+TEST_F(ServiceTest, ABatchWhoseLastCommandIsANoOpIsOfOneLifeOfTheLog) {
+  run(create_pool("gpu0", 1000));
+  const std::string block = result_of<result::Allocated>(run(allocate("gpu0", 10))).block_id;
+  const Command command = batch({register_model("a"), touch("gpu0", block)});
+  const Reply first = run(command, {.number = 9});
+  EXPECT_EQ(result_of<result::BatchResult>(first).replies.back().incarnation, kIncarnation);
+  EXPECT_EQ(run(command, {.number = 9}), first);
+}
+
 // ---- sessions
 
 TEST_F(ServiceTest, ARetryIsAnsweredAndNotRunAgain) {
