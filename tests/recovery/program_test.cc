@@ -16,8 +16,8 @@ namespace tensorforge {
 namespace {
 
 using client::Client;
-using test::contents;
 using test::Daemon;
+using test::picture;
 using test::TemporaryDirectory;
 using testing::HasSubstr;
 using testing::StartsWith;
@@ -123,10 +123,10 @@ TEST_F(ProgramTest, EndsWithFourWhereAnotherHoldsTheDirectory) {
 TEST_F(ProgramTest, LeavesADirectoryOfAnotherProgramAlone) {
   std::filesystem::create_directory(data());
   std::ofstream(std::filesystem::path(data()) / "thesis.txt") << "three years of work";
-  const auto before = contents(data());
+  const auto before = picture(data());
   Daemon daemon(arguments());
   EXPECT_EQ(daemon.wait(), 1) << daemon.errors();
-  EXPECT_EQ(contents(data()), before);
+  EXPECT_EQ(picture(data()), before);
 }
 
 /// Overwrites `bytes` at `offset` of a file.
@@ -145,10 +145,10 @@ TEST_F(ProgramTest, EndsWithTwoWhereTheAnchorIsGoneAndChangesNothing) {
   const std::filesystem::path head = std::filesystem::path(data()) / "HEAD";
   patch(head, 4'096 + 20, "spoiled");
   patch(head, 8'192 + 20, "spoiled");
-  const auto before = contents(data());
+  const auto before = picture(data());
   Daemon daemon(arguments());
   EXPECT_EQ(daemon.wait(), 2) << daemon.errors();
-  EXPECT_EQ(contents(data()), before);
+  EXPECT_EQ(picture(data()), before);
 }
 
 }  // namespace

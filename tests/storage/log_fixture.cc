@@ -1,75 +1,11 @@
 #include "tests/storage/log_fixture.h"
 
-#include <algorithm>
-#include <cstdlib>
-#include <fstream>
-#include <sstream>
-#include <stdexcept>
 #include <utility>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 namespace tensorforge::storage {
-
-namespace {
-
-/// Memory where there is some: what these tests check survives a killed process there as well, and fsync is quick.
-std::string where() {
-  const bool asked = std::getenv("TEST_TMPDIR") != nullptr;
-  const bool has_memory = access("/dev/shm", W_OK) == 0;
-  return !asked && has_memory ? "/dev/shm/" : testing::TempDir();
-}
-
-}  // namespace
-
-TemporaryDirectory::TemporaryDirectory() {
-  std::string path = where() + "tensorforge-XXXXXX";
-  if (mkdtemp(path.data()) == nullptr) throw std::runtime_error("mkdtemp " + path);
-  path_ = path;
-}
-
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
-std::map<std::string, std::string> picture(const std::filesystem::path& path) {
-  std::map<std::string, std::string> seen;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
-    const auto changed = entry.last_write_time().time_since_epoch().count();
-    const std::string content = entry.is_regular_file() ? read_bytes(entry.path()) : "";
-    seen[entry.path().string()] = fmt::format("{} {} {}", entry.is_directory(), changed, content);
-  }
-  return seen;
-}
-
-void write_bytes(const std::filesystem::path& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary) << bytes;
-}
-
-std::string read_bytes(const std::filesystem::path& path) {
-  std::ostringstream bytes;
-  bytes << std::ifstream(path, std::ios::binary).rdbuf();
-  return bytes.str();
-}
-
-void flip_bit(const std::filesystem::path& path, std::uintmax_t offset, int bit) {
-  std::string bytes = read_bytes(path);
-  bytes.at(offset) = static_cast<char>(bytes.at(offset) ^ (1 << bit));
-  write_bytes(path, bytes);
-}
-
-std::vector<std::filesystem::path> files_like(const std::filesystem::path& directory, const std::string& part) {
-  std::vector<std::filesystem::path> found;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    const std::string name = entry.path().filename();
-    if (entry.is_regular_file() && (name.starts_with(part) || name.ends_with(part))) found.push_back(entry.path());
-  }
-  std::sort(found.begin(), found.end());
-  return found;
-}
 
 std::string record_text(Sequence sequence, std::size_t size) {
   std::string text = fmt::format("record {} ", sequence);

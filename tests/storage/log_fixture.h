@@ -2,8 +2,6 @@
 
 #include <condition_variable>
 #include <cstdint>
-#include <filesystem>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -12,30 +10,20 @@
 
 #include "storage/data_directory.h"
 #include "storage/journal.h"
+#include "tests/support/files.h"
 
 namespace tensorforge::storage {
 
-/// A directory of its own, gone at the end.
-class TemporaryDirectory {
+using test::files_like;
+using test::flip_bit;
+using test::picture;
+using test::read_bytes;
+using test::write_bytes;
+
+class TemporaryDirectory : public test::TemporaryDirectory {
  public:
-  TemporaryDirectory();
-  ~TemporaryDirectory();
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
+  TemporaryDirectory() : test::TemporaryDirectory(Medium::kMemory) {}
 };
-
-/// Every file and directory below `path`: kind, size, time of change, bytes. Nothing may hold a lock there.
-std::map<std::string, std::string> picture(const std::filesystem::path& path);
-
-void write_bytes(const std::filesystem::path&, const std::string& bytes);
-std::string read_bytes(const std::filesystem::path&);
-void flip_bit(const std::filesystem::path&, std::uintmax_t offset, int bit = 0);
-/// The files of a kind in a database, by the beginning or the end of their names, in order.
-std::vector<std::filesystem::path> files_like(const std::filesystem::path& directory, const std::string& part);
 
 /// What record `sequence` says in these tests, `size` bytes of it.
 std::string record_text(Sequence sequence, std::size_t size = 20);

@@ -1,10 +1,7 @@
 #include "tests/support/daemon.h"
 
-#include <algorithm>
 #include <array>
 #include <csignal>
-#include <cstdlib>
-#include <fstream>
 #include <sstream>
 #include <stdexcept>
 
@@ -17,13 +14,6 @@ extern char** environ;
 
 namespace tensorforge::test {
 namespace {
-
-std::string read_file(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
 
 std::vector<char*> pointers(std::vector<std::string>& strings) {
   std::vector<char*> result;
@@ -45,16 +35,6 @@ std::optional<Daemon::Ready> parse_ready(const std::string& output) {
 }
 
 }  // namespace
-
-TemporaryDirectory::TemporaryDirectory() {
-  std::string name = (std::filesystem::temp_directory_path() / "tensorforge-test-XXXXXX").string();
-  if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary directory");
-  path_ = name;
-}
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
 
 Daemon::Daemon(const std::vector<std::string>& arguments, const std::vector<std::string>& environment) {
   std::vector<std::string> words{TENSORFORGED_PATH};
@@ -119,16 +99,6 @@ std::string Daemon::output() {
   return output_text_;
 }
 
-std::string Daemon::errors() const { return read_file(scratch_.path() / "stderr"); }
-
-std::vector<std::pair<std::string, std::string>> contents(const std::filesystem::path& directory) {
-  std::vector<std::pair<std::string, std::string>> files;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
-    const std::string name = std::filesystem::relative(entry.path(), directory).string();
-    files.emplace_back(name, entry.is_regular_file() ? read_file(entry.path()) : "");
-  }
-  std::sort(files.begin(), files.end());
-  return files;
-}
+std::string Daemon::errors() const { return read_bytes(scratch_.path() / "stderr"); }
 
 }  // namespace tensorforge::test

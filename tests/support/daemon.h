@@ -1,27 +1,15 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include <sys/types.h>
 
+#include "tests/support/files.h"
+
 namespace tensorforge::test {
-
-/// A directory of its own, gone with the object.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory();
-  ~TemporaryDirectory();
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// A process of the real `tensorforged`.
 class Daemon {
@@ -62,8 +50,5 @@ class Daemon {
   std::optional<Ready> ready_;
   std::optional<int> exit_code_;
 };
-
-/// Every file below `directory`, with its content, by relative path.
-std::vector<std::pair<std::string, std::string>> contents(const std::filesystem::path& directory);
 
 }  // namespace tensorforge::test

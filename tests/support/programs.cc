@@ -3,7 +3,6 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <system_error>
 
 #include <fcntl.h>
@@ -11,18 +10,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/support/daemon.h"
+#include "tests/support/files.h"
 
 namespace tensorforge::test {
 namespace {
 
 void check(int error, const std::string& what) {
   if (error != 0) throw std::system_error(error, std::generic_category(), what);
-}
-
-std::string read_file(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 class FileActions {
@@ -70,7 +64,7 @@ Ran run_program(const std::vector<std::string>& command, const std::string& inpu
   actions.open(STDOUT_FILENO, out, O_WRONLY | O_CREAT);
   actions.open(STDERR_FILENO, err, O_WRONLY | O_CREAT);
   const int exit_code = wait_for_exit(spawn(command, actions));
-  return {exit_code, read_file(out), read_file(err)};
+  return {exit_code, read_bytes(out), read_bytes(err)};
 }
 
 }  // namespace tensorforge::test
