@@ -46,10 +46,12 @@ void start_logging(const std::string& level) {
 /// Tells now and then how far the recovery is, so that a long start does not look like a dead one.
 class ProgressLog {
  public:
-  void operator()(Sequence done, Sequence end) {
-    if (Clock::now() - last_ < std::chrono::seconds(3)) return;
-    last_ = Clock::now();
-    spdlog::info("recovering: {} of {} events", done, end);
+  bool operator()(Sequence done, Sequence end) {
+    if (Clock::now() - last_ >= std::chrono::seconds(3)) {
+      last_ = Clock::now();
+      spdlog::info("recovering: {} of {} events", done, end);
+    }
+    return !server::stop_asked();
   }
 
  private:
@@ -85,6 +87,11 @@ int fail(int exit_code, const absl::Status& status) {
   return exit_code;
 }
 
+int stopped_before_serving() {
+  spdlog::info("stopped before it was ready");
+  return kStopped;
+}
+
 int serve(const server::Config& config) {
   const Clock::time_point begin = Clock::now();
   Result<server::Listener> listener = server::Listener::bind(config.listen);
@@ -94,11 +101,17 @@ int serve(const server::Config& config) {
   open.data_dir = config.data_dir;
   open.ack = config.ack == "wal" ? storage::Ack::kWal : storage::Ack::kAnchor;
   open.accept_loss = config.accept_loss;
+  open.cancelled = server::stop_asked;
   Result<storage::OpenedDirectory> directory = storage::open_data_directory(open);
+  if (absl::IsCancelled(directory.status())) return stopped_before_serving();
   if (!directory.ok()) return fail(storage::exit_code(directory.status()), directory.status());
   storage::Journal& journal = *directory->journal;
 
   Result<service::State> state = service::recover(journal, ProgressLog());
+  if (absl::IsCancelled(state.status())) {
+    const absl::Status closed = journal.close();
+    return closed.ok() ? stopped_before_serving() : fail(kDiskFailed, closed);
+  }
   if (!state.ok()) return fail(exit_code_of_recovery(state.status()), state.status());
   const auto recovered = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count();
 
@@ -111,6 +124,7 @@ int serve(const server::Config& config) {
   options.identity = {journal.log_id(), std::string(server::version()), config.ack, server::read_clocks().wall_ms};
   options.to_start = directory->to_start;
   options.on_ready = [&] {
+    if (server::stop_asked()) return running->stop();  // it came before the server listened for it
     if (!config.port_file.empty()) port_file = write_port_file(config.port_file, endpoint.port);
     if (!port_file.ok()) return running->stop();
     fmt::print("ready on {}, {} events, recovered in {} ms\n", format_endpoint(endpoint),
@@ -140,6 +154,7 @@ int run(int argc, char** argv) {
     return kStopped;
   }
   start_logging(std::get<server::Config>(*config).log_level);
+  server::hold_signals();
   return serve(std::get<server::Config>(*config));
 }
 

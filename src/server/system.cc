@@ -1,5 +1,7 @@
 #include "server/system.h"
 
+#include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <ctime>
 
@@ -16,6 +18,9 @@ std::uint64_t read_ms(clockid_t clock) {
   return static_cast<std::uint64_t>(time.tv_sec) * 1'000 + static_cast<std::uint64_t>(time.tv_nsec) / 1'000'000;
 }
 
+std::atomic<bool> stop_was_asked = false;
+static_assert(decltype(stop_was_asked)::is_always_lock_free);  // so a signal handler may set it
+
 }  // namespace
 
 service::Now read_clocks() { return {read_ms(CLOCK_REALTIME), read_ms(CLOCK_BOOTTIME)}; }
@@ -23,6 +28,17 @@ service::Now read_clocks() { return {read_ms(CLOCK_REALTIME), read_ms(CLOCK_BOOT
 void fill_random(std::span<std::uint8_t> bytes) {
   if (RAND_bytes(bytes.data(), static_cast<int>(bytes.size())) != 1) std::abort();
 }
+
+void hold_signals() {
+  struct sigaction hold {};
+  hold.sa_handler = [](int) { stop_was_asked = true; };  // without SA_RESTART: it wakes who waits
+  ::sigaction(SIGTERM, &hold, nullptr);
+  ::sigaction(SIGINT, &hold, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+}
+
+bool stop_asked() { return stop_was_asked; }
 
 std::string_view version() { return TENSORFORGE_VERSION; }
 

@@ -14,6 +14,11 @@ service::Now read_clocks();
 /// Fills `bytes` from the operating system; ends the process where that gives none, since ids would repeat.
 void fill_random(std::span<std::uint8_t> bytes);
 
+/// From now on SIGTERM and SIGINT only set what stop_asked() tells, until a Server takes them over. SIGPIPE and SIGXFSZ
+/// are ignored: what they are about is the error of a write. Once, before there are threads.
+void hold_signals();
+bool stop_asked();
+
 /// "0.1.0"
 std::string_view version();
 

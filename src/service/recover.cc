@@ -70,7 +70,7 @@ Result<State> recover(const storage::Log& log, const Progress& progress, const S
       if (!status.ok()) return status;
     }
     next += page->records.size();
-    if (progress) progress(next - 1, end);
+    if (progress && !progress(next - 1, end)) return absl::CancelledError("the recovery was cancelled");
   }
   absl::Status status = replay.finish();
   if (!status.ok()) return status;

@@ -42,10 +42,10 @@ class Replay {
   bool done_{};
 };
 
-/// Told now and then how far a recovery is.
-using Progress = std::function<void(Sequence done, Sequence end)>;
+/// Told now and then how far a recovery is. False: it is to give up.
+using Progress = std::function<bool(Sequence done, Sequence end)>;
 
-/// Replays the whole durable log. Errors as Replay's, and those of the log's reads.
+/// Replays the whole durable log. Errors as Replay's, and those of the log's reads. kCancelled: `progress` said so.
 Result<State> recover(const storage::Log&, const Progress& progress = {}, const SessionLimits& limits = {});
 
 /// Begins a new life of the log: applies IncarnationStarted to `state` and gives the group that records it. At the

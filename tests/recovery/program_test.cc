@@ -109,26 +109,6 @@ TEST_F(ProgramTest, EndsWithOneWhereAPortIsInUse) {
   EXPECT_FALSE(std::filesystem::exists(other));
 }
 
-TEST_F(ProgramTest, EndsWithFourWhereAnotherHoldsTheDirectory) {
-  Daemon first(arguments());
-  ASSERT_TRUE(first.ready()) << first.errors();
-  Daemon second(arguments());
-  EXPECT_EQ(second.wait(), 4) << second.errors();
-  auto client = Client::connect({.server = first.ready()->address});
-  ASSERT_TRUE(client.ok()) << client.status();
-  EXPECT_TRUE((*client)->call(query::GetStatus{}).status.ok());
-  EXPECT_EQ(first.stop(), 0);
-}
-
-TEST_F(ProgramTest, LeavesADirectoryOfAnotherProgramAlone) {
-  std::filesystem::create_directory(data());
-  std::ofstream(std::filesystem::path(data()) / "thesis.txt") << "three years of work";
-  const auto before = picture(data());
-  Daemon daemon(arguments());
-  EXPECT_EQ(daemon.wait(), 1) << daemon.errors();
-  EXPECT_EQ(picture(data()), before);
-}
-
 /// Overwrites `bytes` at `offset` of a file.
 void patch(const std::filesystem::path& path, std::streamoff offset, const std::string& bytes) {
   std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);

@@ -104,11 +104,21 @@ TEST_F(LogTest, RecoveryTellsHowFarItIs) {
   const auto recovered = service::recover(*journal_, [&](Sequence done, Sequence end) {
     told.push_back(done);
     EXPECT_EQ(end, 51u);
+    return true;
   });
   ASSERT_TRUE(recovered.ok());
   EXPECT_EQ(recovered->digest(), state().digest());
   ASSERT_FALSE(told.empty());
   EXPECT_EQ(told.back(), 51u);
+}
+
+TEST_F(LogTest, RecoveryGivesUpWhenItIsTold) {
+  run(register_model("a"));
+  flush();
+  int told = 0;
+  const auto recovered = service::recover(*journal_, [&](Sequence, Sequence) { return ++told == 0; });
+  EXPECT_EQ(recovered.status().code(), StatusCode::kCancelled);
+  EXPECT_EQ(told, 1);
 }
 
 TEST_F(LogTest, RecoveryStopsAtDamage) {

@@ -36,7 +36,7 @@ std::optional<Daemon::Ready> parse_ready(const std::string& output) {
 
 }  // namespace
 
-Daemon::Daemon(const std::vector<std::string>& arguments, const std::vector<std::string>& environment) {
+Daemon::Daemon(const std::vector<std::string>& arguments, const std::vector<std::string>& environment, Wait wait) {
   std::vector<std::string> words{TENSORFORGED_PATH};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<std::string> variables = environment;
@@ -55,7 +55,7 @@ Daemon::Daemon(const std::vector<std::string>& arguments, const std::vector<std:
   close(pipe_ends[1]);
   output_ = pipe_ends[0];
   if (error != 0) throw std::runtime_error("cannot run " TENSORFORGED_PATH);
-  while (!ready_ && read_output()) ready_ = parse_ready(output_text_);
+  while (wait == Wait::kUntilReady && !ready_ && read_output()) ready_ = parse_ready(output_text_);
 }
 
 Daemon::~Daemon() {

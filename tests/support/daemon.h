@@ -14,8 +14,10 @@ namespace tensorforge::test {
 /// A process of the real `tensorforged`.
 class Daemon {
  public:
-  /// Runs it with `arguments` (and `environment`, "NAME=value"), and returns when it is ready or has ended.
-  explicit Daemon(const std::vector<std::string>& arguments, const std::vector<std::string>& environment = {});
+  enum class Wait { kUntilReady, kNot };
+  /// Runs it with `arguments` (and `environment`, "NAME=value"), and returns when it is ready or has ended, or at once.
+  explicit Daemon(const std::vector<std::string>& arguments, const std::vector<std::string>& environment = {},
+                  Wait = Wait::kUntilReady);
   /// Kills it if it runs.
   ~Daemon();
   Daemon(const Daemon&) = delete;
@@ -29,6 +31,7 @@ class Daemon {
   };
   const std::optional<Ready>& ready() const { return ready_; }
 
+  pid_t pid() const { return pid_; }
   void signal(int number);
   /// Waits for its end: its exit code, or minus the signal that ended it.
   int wait();
