@@ -7,7 +7,7 @@ namespace tensorforge::storage {
 
 void Group::add(const std::vector<std::string>& records) {
   assert(!records.empty());
-  const std::size_t before = bytes.size();
+  [[maybe_unused]] const std::size_t before = bytes.size();
   for (const std::string& record : records) {
     assert(!record.empty() && record.size() <= kMaxRecordBytes);
     char length[4];
