@@ -1,7 +1,9 @@
 #pragma once
 
+#include <array>
 #include <bit>
 #include <compare>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -37,7 +39,12 @@ class CanonicalBytes {
   Digest digest() const;
 
  private:
-  std::string bytes_;
+  char* room(std::size_t bytes);
+
+  // Nearly every entity fits into `near_`, so that hashing it allocates nothing; what does not goes on in `far_`.
+  std::size_t size_{};
+  std::array<char, 1'024> near_;
+  std::string far_;
 };
 
 }  // namespace tensorforge

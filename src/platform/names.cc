@@ -1,6 +1,7 @@
 #include "platform/names.h"
 
 #include <cstdint>
+#include <cstring>
 
 #include <fmt/format.h>
 #include <utf8.h>
@@ -17,6 +18,29 @@ bool has_control(std::string_view utf8_text) {
   return false;
 }
 
+/// Whether there are only printable ASCII characters, as in nearly every name: then most rules are kept.
+bool is_plain(std::string_view value) {
+  unsigned other = 0;
+  for (const char c : value) {
+    const auto byte = static_cast<unsigned char>(c);
+    other |= static_cast<unsigned>(byte < 0x20) | static_cast<unsigned>(byte > 0x7E);
+  }
+  return other == 0;
+}
+
+/// How many bytes at the start are certainly ASCII.
+std::size_t ascii_prefix(std::string_view value) {
+  constexpr std::uint64_t kHighBits = 0x8080808080808080;
+  std::size_t at = 0;
+  for (; at + sizeof kHighBits <= value.size(); at += sizeof kHighBits) {
+    std::uint64_t bytes = 0;
+    std::memcpy(&bytes, value.data() + at, sizeof bytes);
+    if ((bytes & kHighBits) != 0) return at;
+  }
+  while (at < value.size() && static_cast<unsigned char>(value[at]) < 0x80) ++at;
+  return at;
+}
+
 absl::Status invalid(std::string_view what, std::string_view value, std::string_view rule) {
   return absl::InvalidArgumentError(fmt::format("{} {}: {}", what, quoted(value), rule));
 }
@@ -26,8 +50,10 @@ absl::Status check_name(std::string_view what, std::string_view value, bool at_s
   if (value.size() > kMaxIdBytes) {
     return invalid(what, value, fmt::format("has {} bytes; the limit is {}", value.size(), kMaxIdBytes));
   }
-  if (!is_utf8(value)) return invalid(what, value, "is not valid UTF-8");
-  if (has_control(value)) return invalid(what, value, "has a control character");
+  if (!is_plain(value)) {
+    if (!is_utf8(value)) return invalid(what, value, "is not valid UTF-8");
+    if (has_control(value)) return invalid(what, value, "has a control character");
+  }
   if (!at_sign_allowed && value.find('@') != std::string_view::npos) return invalid(what, value, "has an '@'");
   if (value.front() == ' ' || value.back() == ' ') return invalid(what, value, "has a space at an end");
   return absl::OkStatus();
@@ -47,7 +73,11 @@ absl::Status check_text(std::string_view what, std::string_view value, std::size
   return absl::OkStatus();
 }
 
-bool is_utf8(std::string_view value) { return utf8::is_valid(value.begin(), value.end()); }
+bool is_utf8(std::string_view value) {
+  // A character that is not ASCII has no ASCII bytes in it, so what follows stands for itself.
+  const std::string_view rest = value.substr(ascii_prefix(value));
+  return rest.empty() || utf8::is_valid(rest.begin(), rest.end());
+}
 
 std::string quoted(std::string_view value) {
   std::string out = "\"";

@@ -1,4 +1,6 @@
 #include <cassert>
+#include <iterator>
+#include <utility>
 
 #include "registry/state_machine.h"
 
@@ -50,33 +52,46 @@ class Editor {
  public:
   explicit Editor(State& state) : state_(state) {}
 
-  void add(const ModelMetadata& model) {
-    auto& versions = state_.models_[model.model_id];
-    const auto [at, is_new] = versions.try_emplace(model.version, State::Entry{model, nullptr});
+  VersionKey add(ModelMetadata&& model) {
+    const VersionKey key{model.model_id, model.version};
+    const auto model_at = model_for(key.model_id);
+    State::Versions& versions = model_at->second;
+    const auto [at, is_new] = versions.try_emplace(key.version);
     assert(is_new);
-    index_of(model.state).insert(&at->second.model);
-    state_.digest_ += hash_of(model);
+    State::Entry& entry = at->second;
+    entry.model = std::move(model);
+    entry.digest = hash_of(entry.model);
+    const State::Entry* before = nullptr;
+    if (at != versions.begin()) {
+      before = &std::prev(at)->second;
+    } else if (model_at != state_.models_.begin()) {
+      before = &std::prev(model_at)->second.rbegin()->second;
+    }
+    state_.list_.insert(entry, before);
+    state_.digest_ += entry.digest;
     ++state_.version_count_;
+    return key;
   }
 
   void remove(const VersionKey& key) {
-    const auto model = state_.models_.find(key.model_id);
+    const auto model = *state_.by_id_.find(key.model_id);
     const auto version = model->second.find(key.version);
-    index_of(version->second.model.state).erase(&version->second.model);
-    state_.digest_ -= hash_of(version->second.model);
+    state_.list_.erase(version->second);
+    state_.digest_ -= version->second.digest;
     --state_.version_count_;
     model->second.erase(version);
-    if (model->second.empty()) state_.models_.erase(model);
+    if (!model->second.empty()) return;
+    state_.by_id_.erase(model);
+    state_.models_.erase(model);
   }
 
   DeploymentState set_state(std::string_view model_id, const ModelVersion& version, DeploymentState to) {
-    ModelMetadata& model = entry(model_id, version).model;
-    const DeploymentState from = model.state;
-    state_.digest_ -= hash_of(model);
-    auto node = index_of(from).extract(&model);  // the order does not look at the state: no new node is needed
-    model.state = to;
-    index_of(to).insert(std::move(node));
-    state_.digest_ += hash_of(model);
+    State::Entry& changed = entry(model_id, version);
+    const DeploymentState from = changed.model.state;
+    state_.list_.set_state(changed, to);
+    state_.digest_ -= changed.digest;
+    changed.digest = hash_of(changed.model);
+    state_.digest_ += changed.digest;
     return from;
   }
 
@@ -91,29 +106,34 @@ class Editor {
 
  private:
   State::Entry& entry(std::string_view model_id, const ModelVersion& version) {
-    return state_.models_.find(model_id)->second.at(version);
+    return (*state_.by_id_.find(model_id))->second.at(version);
   }
-  State::Index& index_of(DeploymentState state) { return state_.by_state_.at(static_cast<std::size_t>(state)); }
+  State::Models::iterator model_for(const std::string& model_id) {
+    const auto known = state_.by_id_.find(model_id);
+    if (known != state_.by_id_.end()) return *known;
+    const auto made = state_.models_.try_emplace(model_id).first;
+    state_.by_id_.insert(made);
+    return made;
+  }
 
   State& state_;
 };
 
 namespace {
 
-Undo::Former apply_one(Editor editor, const ModelRegistered& event) {
-  editor.add(event.model);
-  return {{event.model.model_id, event.model.version}, Undo::WasAbsent{}};
+Undo::Former apply_one(Editor editor, ModelRegistered&& event) {
+  return {editor.add(std::move(event.model)), Undo::WasAbsent{}};
 }
 
-Undo::Former apply_one(Editor editor, const StateTransitioned& event) {
-  return {{event.model_id, event.version}, editor.set_state(event.model_id, event.version, event.to)};
+Undo::Former apply_one(Editor editor, StateTransitioned&& event) {
+  const DeploymentState from = editor.set_state(event.model_id, event.version, event.to);
+  return {{std::move(event.model_id), event.version}, from};
 }
 
-Undo::Former apply_one(Editor editor, const ValidationRecorded& event) {
-  const ValidationResult& validation = event.validation;
-  return {
-      {validation.model_id, validation.version},
-      editor.set_validation(validation.model_id, validation.version, std::make_unique<ValidationResult>(validation))};
+Undo::Former apply_one(Editor editor, ValidationRecorded&& event) {
+  const VersionKey key{event.validation.model_id, event.validation.version};
+  auto validation = std::make_unique<ValidationResult>(std::move(event.validation));
+  return {key, editor.set_validation(key.model_id, key.version, std::move(validation))};
 }
 
 void undo_one(Editor editor, const VersionKey& key, Undo::WasAbsent) { editor.remove(key); }
@@ -128,8 +148,8 @@ void undo_one(Editor editor, const VersionKey& key, Undo::WasValidated& former) 
 
 }  // namespace
 
-void apply(State& state, const Event& event, Undo* undo) {
-  Undo::Former former = std::visit([&](const auto& one) { return apply_one(Editor(state), one); }, event);
+void apply(State& state, Event event, Undo* undo) {
+  Undo::Former former = std::visit([&](auto& one) { return apply_one(Editor(state), std::move(one)); }, event);
   if (undo != nullptr) undo->formers.push_back(std::move(former));
 }
 

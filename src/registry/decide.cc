@@ -1,5 +1,6 @@
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -95,17 +96,19 @@ std::string list_allowed(DeploymentState from) {
   return list.empty() ? "nothing" : list;
 }
 
-Result<Events> decide_one(const State& state, const RegisterModel& command) {
-  const ModelMetadata& model = command.model;
+Result<Events> decide_one(const State& state, RegisterModel&& command) {
+  ModelMetadata& model = command.model;
   if (absl::Status status = check(model); !status.ok()) return status;
   if (const ModelMetadata* known = state.find(model.model_id, model.version)) {
     return absl::AlreadyExistsError(fmt::format("{} is registered already, and in {}; register another version",
                                                 describe(model.model_id, model.version), to_string(known->state)));
   }
-  return Events{ModelRegistered{model}};
+  Events events;
+  events.emplace_back(ModelRegistered{std::move(model)});
+  return events;
 }
 
-Result<Events> decide_one(const State& state, const TransitionState& command) {
+Result<Events> decide_one(const State& state, TransitionState&& command) {
   const auto& [model_id, version, to] = command;
   if (absl::Status status = names::check_id("model id", model_id); !status.ok()) return status;
   const ModelMetadata* model = state.find(model_id, version);
@@ -117,19 +120,21 @@ Result<Events> decide_one(const State& state, const TransitionState& command) {
                                                    list_allowed(from)));
 }
 
-Result<Events> decide_one(const State& state, const RecordValidation& command) {
-  const ValidationResult& validation = command.validation;
+Result<Events> decide_one(const State& state, RecordValidation&& command) {
+  ValidationResult& validation = command.validation;
   if (absl::Status status = check(validation); !status.ok()) return status;
   if (state.find(validation.model_id, validation.version) == nullptr) {
     return unknown(validation.model_id, validation.version);
   }
-  return Events{ValidationRecorded{validation}};
+  Events events;
+  events.emplace_back(ValidationRecorded{std::move(validation)});
+  return events;
 }
 
 }  // namespace
 
-Result<Events> decide(const State& state, const Command& command) {
-  return std::visit([&](const auto& one) { return decide_one(state, one); }, command);
+Result<Events> decide(const State& state, Command command) {
+  return std::visit([&](auto& one) { return decide_one(state, std::move(one)); }, command);
 }
 
 }  // namespace tensorforge::registry

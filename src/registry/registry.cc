@@ -152,11 +152,11 @@ struct ModelRegistry::Guarded {
   mutable std::shared_mutex mutex;
   State state;
 
-  absl::Status execute(const Command& command) {
+  absl::Status execute(Command command) {
     const std::unique_lock lock(mutex);
-    const Result<Events> events = decide(state, command);
+    Result<Events> events = decide(state, std::move(command));
     if (!events.ok()) return events.status();
-    for (const Event& event : *events) apply(state, event);
+    for (Event& event : *events) apply(state, std::move(event));
     return absl::OkStatus();
   }
   template <class F>

@@ -1,10 +1,22 @@
+#include <iterator>
+
 #include "registry/state_machine.h"
 
 namespace tensorforge::registry {
 
 const State::Versions* State::versions(std::string_view model_id) const {
-  const auto found = models_.find(model_id);
-  return found == models_.end() ? nullptr : &found->second;
+  const auto found = by_id_.find(model_id);
+  return found == by_id_.end() ? nullptr : &(*found)->second;
+}
+
+const State::Entry* State::last_at(const VersionKey& key) const {
+  auto model = models_.upper_bound(key.model_id);
+  if (model == models_.begin()) return nullptr;
+  --model;
+  if (model->first != key.model_id) return &model->second.rbegin()->second;
+  const auto version = model->second.upper_bound(key.version);
+  if (version != model->second.begin()) return &std::prev(version)->second;
+  return model == models_.begin() ? nullptr : &std::prev(model)->second.rbegin()->second;
 }
 
 const State::Entry* State::entry(std::string_view model_id, const ModelVersion& version) const {
@@ -53,13 +65,8 @@ std::vector<const ModelMetadata*> State::list_versions(std::string_view model_id
 
 std::vector<const ModelMetadata*> State::find_by_state(DeploymentState state, const std::optional<VersionKey>& after,
                                                        std::size_t limit) const {
-  std::vector<const ModelMetadata*> page;
-  const auto number = static_cast<std::size_t>(state);
-  if (number >= by_state_.size()) return page;
-  const Index& index = by_state_[number];
-  auto model = after ? index.upper_bound(*after) : index.begin();
-  for (; model != index.end() && page.size() < limit; ++model) page.push_back(*model);
-  return page;
+  if (static_cast<std::size_t>(state) >= kDeploymentStates) return {};
+  return list_.page(state, after ? last_at(*after) : nullptr, limit);
 }
 
 std::size_t State::model_count() const { return models_.size(); }

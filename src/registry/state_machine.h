@@ -1,22 +1,22 @@
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "platform/digest.h"
 #include "platform/result.h"
 #include "registry/registry.h"
+#include "registry/version_list.h"
 
 namespace tensorforge::registry {
 
@@ -62,12 +62,11 @@ struct VersionKey {
   friend auto operator<=>(const VersionKey&, const VersionKey&) = default;
 };
 
-inline constexpr std::size_t kDeploymentStates = 7;
-
 /// All model versions and their latest validations.
 ///
 /// Threads: none; the facade locks, the service has one writer. Pointers are valid until the next apply() or undo().
-/// Cost: each call is O(log versions), a list beside that O(its length).
+/// Cost: a version is found by hash; a list is O(log models + its length), find_by_state() beside that O(versions /
+/// 128).
 class State {
  public:
   State() = default;
@@ -92,30 +91,31 @@ class State {
  private:
   friend class Editor;  // apply.cc: what apply() and undo() do to a state
 
-  struct Entry {
-    ModelMetadata model;
-    std::unique_ptr<ValidationResult> validation;  // many versions have none
-  };
+  using Entry = VersionEntry;
   using Versions = std::map<ModelVersion, Entry>;
-  struct ByKey {
+  // By model and then by version, so that a model with many versions costs its neighbours nothing, and models are
+  // counted for free.
+  using Models = std::map<std::string, Versions, std::less<>>;
+  struct HashId {
     using is_transparent = void;
-    using Key = std::pair<std::string_view, ModelVersion>;
-    static Key key(const ModelMetadata* model) { return {model->model_id, model->version}; }
-    static Key key(const VersionKey& at) { return {at.model_id, at.version}; }
-    template <class A, class B>
-    bool operator()(const A& a, const B& b) const {
-      return key(a) < key(b);
-    }
+    std::size_t operator()(std::string_view id) const { return std::hash<std::string_view>()(id); }
+    std::size_t operator()(Models::iterator model) const { return (*this)(model->first); }
   };
-  using Index = std::set<const ModelMetadata*, ByKey>;
+  struct SameId {
+    using is_transparent = void;
+    static std::string_view id(std::string_view id) { return id; }
+    static std::string_view id(Models::iterator model) { return model->first; }
+    bool operator()(auto a, auto b) const { return id(a) == id(b); }
+  };
 
   const Versions* versions(std::string_view model_id) const;
   const Entry* entry(std::string_view model_id, const ModelVersion&) const;
+  /// The last version at or before `key` in the order of lists; nullptr: none.
+  const Entry* last_at(const VersionKey& key) const;
 
-  // By model and then by version, so that a model with many versions costs its neighbours nothing, its lookups compare
-  // the id once and not at each step, and models are counted for free.
-  std::map<std::string, Versions, std::less<>> models_;
-  std::array<Index, kDeploymentStates> by_state_;  // into models_, whose nodes stay where they are
+  Models models_;
+  absl::flat_hash_set<Models::iterator, HashId, SameId> by_id_;  // of models_, whose nodes stay where they are
+  VersionList list_;                                             // likewise
   std::size_t version_count_{};
   Digest digest_;
 };
@@ -131,19 +131,19 @@ struct Undo {
   std::vector<Former> formers;
 };
 
-/// What `command` would do: its events, always one here. Changes nothing and reads nothing but its arguments.
-/// Arguments are checked before the state.
+/// What `command` would do: its events, always one here. Changes nothing and reads nothing but its arguments;
+/// what a moved command holds goes into its event. Arguments are checked before the state.
 ///
 /// kInvalidArgument     an id, a text, a shape, a number or a list breaks its rule (platform/names.h), or a new model's
 ///                      state is not Registered.
 /// kNotFound            the version is unknown.
 /// kAlreadyExists       the version to register is known.
 /// kFailedPrecondition  the lifecycle does not lead there.
-Result<Events> decide(const State&, const Command&);
-/// Never refuses: what it is told has happened. An event that decide() could not have made for this state is a bug (a
-/// ModelRegistered may be in any state, since a snapshot is restored by such). With `undo`, the former values are added
-/// to it.
-void apply(State&, const Event&, Undo* undo = nullptr);
+Result<Events> decide(const State&, Command);
+/// Never refuses: what it is told has happened; what a moved event holds is taken over. An event that decide() could
+/// not have made for this state is a bug (a ModelRegistered may be in any state, since a snapshot is restored by such).
+/// With `undo`, the former values are added to it.
+void apply(State&, Event, Undo* undo = nullptr);
 /// Puts everything back as it was before the first apply() with this `undo`.
 void undo(State&, Undo&&);
 

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include <gtest/gtest.h>
+#include <xxhash.h>
 
 namespace tensorforge {
 namespace {
@@ -41,6 +42,20 @@ TEST(CanonicalBytes, DoNotTellZerosApart) {
 // XXH3-128 of 01 00 00 00 00 00 00 00 'k' 02 01 00 00 00 00 00 00. Digests are in every log.
 TEST(CanonicalBytes, HashToTheSameForEver) {
   EXPECT_EQ(format_digest(CanonicalBytes("k").number(0x0102).digest()), "5bef6258b203ab330d806fa587992831");
+}
+
+TEST(CanonicalBytes, HashWhatIsLongAsWhatIsShort) {
+  for (const std::size_t size : {0, 1, 900, 998, 999, 1'000, 1'024, 1'025, 5'000}) {
+    SCOPED_TRACE(size);
+    const std::string text(size, 'x');
+    std::string bytes;
+    for (const std::string& part : {std::string("k"), text, std::string("end")}) {
+      bytes += std::string{static_cast<char>(part.size() & 0xFFU), static_cast<char>(part.size() >> 8U)};
+      bytes += std::string(6, '\0') + part;
+    }
+    const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+    EXPECT_EQ(CanonicalBytes("k").text(text).text("end").digest(), (Digest{hash.high64, hash.low64}));
+  }
 }
 
 }  // namespace

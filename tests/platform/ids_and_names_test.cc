@@ -12,6 +12,7 @@ namespace {
 using names::check_id;
 using names::check_key;
 using names::check_text;
+using names::is_utf8;
 
 TEST(CheckId, AcceptsWhatTheRulesAllow) {
   const std::string longest(255, 'x');
@@ -53,6 +54,19 @@ TEST(CheckId, RefusesEachBrokenRuleAndNamesIt) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_NE(std::string(status.message()).find(want), std::string::npos) << status;
     EXPECT_EQ(std::string(status.message()).find("model id"), 0u) << status;
+  }
+}
+
+TEST(IsUtf8, LooksAtEveryByte) {
+  for (std::size_t length = 1; length <= 40; ++length) {
+    for (std::size_t at = 0; at < length; ++at) {
+      SCOPED_TRACE(testing::Message() << "byte " << at << " of " << length);
+      std::string text(length, 'x');
+      EXPECT_TRUE(is_utf8(text));
+      text[at] = '\xFF';
+      EXPECT_FALSE(is_utf8(text));
+      EXPECT_TRUE(is_utf8(text.replace(at, 1, "é")));
+    }
   }
 }
 

@@ -1,7 +1,11 @@
 #include "registry/state_machine.h"
 
+#include <algorithm>
 #include <functional>
 #include <limits>
+#include <map>
+#include <optional>
+#include <random>
 #include <set>
 
 #include <gmock/gmock.h>
@@ -383,6 +387,58 @@ TEST_F(RegistryTest, DigestIsTheSameForEver) {
   EXPECT_EQ(format_digest(state_.digest()), "3aa0e6eedb412d93cb9339d0822421fd");
   given({ValidationRecorded{{"team/resnet", kV1, true, 1.5, 9.25, 0.76, {"slow", ""}}}});
   EXPECT_EQ(format_digest(state_.digest()), "c263a57884ccf3ae0b88945c342f44d2");
+}
+
+// Far more versions than stand together in the index, in an order that cuts it everywhere.
+TEST(RegistryOrder, HoldsForManyVersionsThatComeAndGo) {
+  constexpr std::uint32_t kModels = 60, kVersions = 40;
+  std::mt19937 random(7);
+  std::vector<VersionKey> keys;
+  for (std::uint32_t model = 0; model < kModels; ++model) {
+    for (std::uint32_t minor = 0; minor < kVersions; ++minor)
+      keys.push_back({"m" + std::to_string(model), {1, minor, 0}});
+  }
+  std::shuffle(keys.begin(), keys.end(), random);
+  State state;
+  Undo undo;
+  std::map<VersionKey, DeploymentState> expected;
+  const auto check = [&] {
+    for (const auto wanted : {DeploymentState::Registered, DeploymentState::Validating, DeploymentState::Archived}) {
+      std::vector<VersionKey> want, got;
+      for (const auto& [key, held] : expected) {
+        if (held == wanted) want.push_back(key);
+      }
+      std::optional<VersionKey> after;
+      for (;;) {
+        const auto page = state.find_by_state(wanted, after, 97);
+        for (const ModelMetadata* model : page) got.push_back({model->model_id, model->version});
+        if (page.size() < 97) break;
+        after = got.back();
+      }
+      ASSERT_EQ(got, want);
+    }
+  };
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const bool undone = i >= keys.size() / 2;
+    ModelMetadata model;
+    model.model_id = keys[i].model_id;
+    model.version = keys[i].version;
+    apply(state, ModelRegistered{model}, undone ? &undo : nullptr);
+    if (!undone) expected[keys[i]] = DeploymentState::Registered;
+    if (random() % 3 == 0) {
+      apply(state, StateTransitioned{model.model_id, model.version, {}, DeploymentState::Validating},
+            undone ? &undo : nullptr);
+      if (!undone) expected[keys[i]] = DeploymentState::Validating;
+    }
+    if (i + 1 == keys.size() / 2) check();
+  }
+  EXPECT_EQ(state.version_count(), keys.size());
+  registry::undo(state, std::move(undo));
+  EXPECT_EQ(state.version_count(), keys.size() / 2);
+  check();
+  EXPECT_EQ(state.find_by_state(DeploymentState::Registered, VersionKey{"zzz", {}}, 5).size(), 0u);
+  EXPECT_EQ(state.find_by_state(DeploymentState::Registered, VersionKey{"a", {}}, 5),
+            state.find_by_state(DeploymentState::Registered, std::nullopt, 5));
 }
 
 }  // namespace
