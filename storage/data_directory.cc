@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <filesystem>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -28,19 +29,9 @@ absl::Status in_directory(const std::string& data_dir, const absl::Status& statu
   return {status.code(), fmt::format("{}: {}", data_dir, text(status))};
 }
 
-template <std::size_t N>
-std::array<std::uint8_t, N> random_bytes() {
-  std::array<std::uint8_t, N> bytes;
-  if (RAND_bytes(bytes.data(), static_cast<int>(N)) != 1) throw std::runtime_error("the system gives no random bytes");
-  return bytes;
-}
-
-/// 32 random bits, not 0 and not those of the life before.
-std::uint32_t new_incarnation(std::uint32_t before) {
-  for (;;) {
-    std::uint32_t number = 0;
-    std::memcpy(&number, random_bytes<4>().data(), sizeof number);
-    if (number != 0 && number != before) return number;
+void system_random(std::span<std::uint8_t> out) {
+  if (RAND_bytes(out.data(), static_cast<int>(out.size())) != 1) {
+    throw std::runtime_error("the system gives no random bytes");
   }
 }
 
@@ -90,8 +81,11 @@ class Opening {
   Result<DirectoryLock> look_and_lock() {
     const Result<bool> first_look = look(*files_, options_.data_dir);
     if (!first_look.ok()) return first_look.status();
+    const Result<bool> exists = file_exists(*files_, options_.data_dir);
+    if (!exists.ok()) return exists.status();
     const rocksdb::IOStatus made = files_->CreateDirIfMissing(options_.data_dir, {}, nullptr);
     if (!made.ok()) return to_status(made, "create it");
+    is_new_ = !*exists;
     Result<DirectoryLock> lock = DirectoryLock::take(files_, options_.data_dir + "/LOCK");
     if (!lock.ok()) return lock.status();
     const Result<bool> second_look = look(*files_, options_.data_dir);
@@ -100,7 +94,34 @@ class Opening {
     return lock;
   }
 
+  template <std::size_t N>
+  std::array<std::uint8_t, N> random_bytes() const {
+    std::array<std::uint8_t, N> bytes;
+    options_.random ? options_.random(bytes) : system_random(bytes);
+    return bytes;
+  }
+  /// 32 random bits, not 0 and not those of the life before.
+  std::uint32_t new_incarnation(std::uint32_t before) const {
+    for (;;) {
+      std::uint32_t number = 0;
+      std::memcpy(&number, random_bytes<4>().data(), sizeof number);
+      if (number != 0 && number != before) return number;
+    }
+  }
+
+  /// Makes the name of the directory durable: a power cut would take all that is in it, however well synced.
+  absl::Status sync_name() const {
+    std::filesystem::path path = std::filesystem::path(options_.data_dir).lexically_normal();
+    if (!path.has_filename()) path = path.parent_path();  // a slash at its end
+    const std::string parent = path.parent_path().string();
+    absl::Status status = sync_directory(*files_, parent.empty() ? "." : parent);
+    // Whoever made it may be the only one who may read the directory that it is in; then it is theirs to see to.
+    return is_new_ ? status : absl::OkStatus();
+  }
+
   absl::Status start_first() {
+    // Before there is a HEAD, since what has one does not come here again.
+    if (absl::Status status = sync_name(); !status.ok()) return status;
     anchor_.log_id = random_bytes<16>();
     anchor_.head.incarnation = new_incarnation(0);
     anchor_.head.root = MerkleFrontier().root();
@@ -152,7 +173,7 @@ class Opening {
   LogVerdict check(bool head_is_known) const {
     LogCheck check{db_path_, std::nullopt, anchor_.head, {}};
     if (head_is_known) check.log_id = anchor_.log_id;
-    return check_log_in_child(check, options_.cancelled);
+    return options_.check_in_process ? check_log(files_, check) : check_log_in_child(check, options_.cancelled);
   }
 
   LogVerdict nothing_there() const {
@@ -230,7 +251,7 @@ class Opening {
   const OpenOptions& options_;
   const std::shared_ptr<rocksdb::FileSystem> files_;
   const std::string head_path_, db_path_;
-  bool has_head_{};
+  bool has_head_{}, is_new_{};
   Anchor anchor_;
   LogPoint end_;
 };

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "platform/log_types.h"
@@ -30,6 +31,11 @@ struct OpenOptions {
   std::shared_ptr<rocksdb::FileSystem> file_system;
   /// Asked several times a second while the log is checked, which may take long: whether to give up.
   std::function<bool()> cancelled{};
+  /// The log is checked in this process, through `file_system`: for one that a child would not see. A damaged file may
+  /// then end the process.
+  bool check_in_process{};
+  /// Where log ids and incarnations come from; empty: random bytes of the system.
+  std::function<void(std::span<std::uint8_t>)> random{};
 };
 
 /// A data directory, opened to be served.
