@@ -1,0 +1,58 @@
+#include "crashtest/level.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace tensorforge::crashtest {
+namespace {
+
+/// Of one run; the rest would only say the same again.
+constexpr std::size_t kMaxFailures = 20;
+
+constexpr std::array kLevels = {
+    Level{"power", "the power goes at any write, and the disk keeps any part of what was not synced", run_power},
+};
+
+}  // namespace
+
+void RunResult::add_failure(std::string what) {
+  if (failures.size() < kMaxFailures) failures.push_back(std::move(what));
+}
+
+void RunResult::add_findings(const Verdict& verdict, const std::string& where) {
+  lost += verdict.lost;
+  for (const Finding& finding : verdict.findings) {
+    add_failure(fmt::format("{}: {}: {}", where, to_string(finding.violation), finding.what));
+  }
+}
+
+void RunResult::count(const Verdict& verdict) {
+  acknowledged += verdict.acknowledged;
+  refused += verdict.refused;
+  unknown_kept += verdict.unknown_kept;
+  unknown_dropped += verdict.unknown_dropped;
+}
+
+void RunResult::merge(const RunResult& other) {
+  for (const auto& [kind, count] : other.faults) faults[kind] += count;
+  acknowledged += other.acknowledged;
+  refused += other.refused;
+  lost += other.lost;
+  unknown_kept += other.unknown_kept;
+  unknown_dropped += other.unknown_dropped;
+  recovery_ms.insert(recovery_ms.end(), other.recovery_ms.begin(), other.recovery_ms.end());
+  for (const std::string& failure : other.failures) add_failure(failure);
+}
+
+std::span<const Level> levels() { return kLevels; }
+
+const Level* find_level(std::string_view name) {
+  const auto found =
+      std::find_if(kLevels.begin(), kLevels.end(), [&](const Level& level) { return level.name == name; });
+  return found == kLevels.end() ? nullptr : &*found;
+}
+
+}  // namespace tensorforge::crashtest

@@ -1,0 +1,46 @@
+// Each level with a few seeds: in a moment, what `tensorforge crashtest` does for as long as one likes.
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "crashtest/level.h"
+#include "tests/storage/log_fixture.h"
+
+namespace tensorforge::crashtest {
+namespace {
+
+RunResult run(const char* level, std::uint64_t first_seed, std::uint64_t seeds) {
+  const storage::TemporaryDirectory directory;
+  RunResult all;
+  for (std::uint64_t seed = first_seed; seed < first_seed + seeds; ++seed) {
+    const RunResult one = find_level(level)->run(seed, {directory.path().string()});
+    for (const std::string& failure : one.failures) ADD_FAILURE() << level << " --seed " << seed << ": " << failure;
+    all.merge(one);
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(directory.path())) << "a run cleans up behind itself";
+  return all;
+}
+
+TEST(Power, LosesNothing) {
+  // Seeds 2 and 3: the first start did not sync the name of the directory that it had made.
+  const RunResult all = run("power", 1, 3);
+  EXPECT_GT(all.faults.at("power cut"), 20U);
+  EXPECT_GT(all.acknowledged, 30U);
+  EXPECT_GT(all.refused, 10U);
+}
+
+TEST(Levels, DoTheSameWithTheSameSeed) {
+  for (const Level& level : levels()) {
+    SCOPED_TRACE(level.name);
+    const RunResult one = run(level.name.data(), 12, 1), two = run(level.name.data(), 12, 1);
+    EXPECT_EQ(one.faults, two.faults);
+    EXPECT_EQ(one.acknowledged, two.acknowledged);
+    EXPECT_EQ(one.refused, two.refused);
+    EXPECT_EQ(one.recovery_ms.size(), two.recovery_ms.size());
+  }
+}
+
+}  // namespace
+}  // namespace tensorforge::crashtest
