@@ -19,6 +19,7 @@
 #include "server/server.h"
 #include "server/system.h"
 #include "service/recover.h"
+#include "storage/crash_point.h"
 #include "storage/data_directory.h"
 
 namespace tensorforge {
@@ -113,6 +114,7 @@ int serve(const server::Config& config) {
     return closed.ok() ? stopped_before_serving() : fail(kDiskFailed, closed);
   }
   if (!state.ok()) return fail(exit_code_of_recovery(state.status()), state.status());
+  storage::crash_point(storage::CrashPoint::kReplayed);
   const auto recovered = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count();
 
   const Endpoint endpoint = listener->endpoint();
@@ -135,7 +137,9 @@ int serve(const server::Config& config) {
   running = &service;
   const int exit_code = service.run();
 
+  storage::crash_point(storage::CrashPoint::kStopDrained);
   const absl::Status closed = journal.close();
+  storage::crash_point(storage::CrashPoint::kStopClosed);
   if (exit_code != kStopped) return exit_code;
   if (!closed.ok()) return fail(kDiskFailed, closed);
   if (!port_file.ok()) return fail(kWrongUsage, port_file);
@@ -154,6 +158,11 @@ int run(int argc, char** argv) {
     return kStopped;
   }
   start_logging(std::get<server::Config>(*config).log_level);
+  if (const auto point = environment(storage::kCrashPointVariable)) {
+    const absl::Status armed = storage::arm_crash_point(*point);
+    if (!armed.ok()) return fail(kWrongUsage, armed);
+    spdlog::warn("armed by a crash tester, to end at {}", *point);
+  }
   server::hold_signals();
   return serve(std::get<server::Config>(*config));
 }

@@ -14,6 +14,7 @@
 #include <spdlog/spdlog.h>
 
 #include "storage/accept_loss.h"
+#include "storage/crash_point.h"
 #include "storage/database.h"
 #include "storage/files.h"
 #include "storage/head.h"
@@ -91,6 +92,7 @@ class Opening {
     const Result<bool> second_look = look(*files_, options_.data_dir);
     if (!second_look.ok()) return second_look.status();
     has_head_ = *second_look;
+    crash_point(CrashPoint::kLocked);
     return lock;
   }
 
@@ -135,7 +137,10 @@ class Opening {
         Database::create(files_, db_path_, {anchor_.log_id, IncarnationCause::FirstStart});
     if (!database.ok()) return database.status();
     if (absl::Status status = (*database)->close(); !status.ok()) return status;
-    return sync_directory(*files_, options_.data_dir);
+    crash_point(CrashPoint::kDatabaseCreated);
+    absl::Status status = sync_directory(*files_, options_.data_dir);
+    crash_point(CrashPoint::kDatabaseDurable);
+    return status;
   }
 
   /// Steps 2 and 3, with a HEAD there: leaves a database that verifies, and where it ends.
@@ -196,6 +201,7 @@ class Opening {
                    *lost);
       if (absl::Status status = rename_file(*files_, db_path_, *lost + "/db"); !status.ok()) return status;
       if (absl::Status status = sync_directory(*files_, *lost); !status.ok()) return status;
+      crash_point(CrashPoint::kDatabaseSetAside);
     }
     return create_database();
   }
@@ -216,9 +222,11 @@ class Opening {
 
   /// Step 4.
   Result<OpenedDirectory> open(DirectoryLock lock) {
+    crash_point(CrashPoint::kVerified);
     const auto errors = std::make_shared<BackgroundErrors>();
     Result<std::unique_ptr<Database>> database = Database::open(files_, db_path_, errors);
     if (!database.ok()) return database.status();
+    crash_point(CrashPoint::kOpened);
     const Result<ChunkHeader> last = (*database)->last_chunk();
     if (!last.ok()) return last.status();
     if (last->number != end_.chunk_number || last->root != end_.frontier.root()) {
@@ -235,8 +243,10 @@ class Opening {
     if (anchored_before != end_.sequence()) {
       spdlog::info("{}: events {}..{} were written and not yet acknowledged; they are whole and kept",
                    options_.data_dir, anchored_before + 1, end_.sequence());
+      crash_point(CrashPoint::kTailToAnchor);
       const TreeHead recovered{end_.sequence(), end_.frontier.root(), anchor_.head.incarnation};
       if (absl::Status status = (*head)->write(recovered); !status.ok()) return status;
+      crash_point(CrashPoint::kTailAnchored);
     }
 
     OpenedDirectory opened;

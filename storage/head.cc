@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "storage/bytes.h"
+#include "storage/crash_point.h"
 #include "storage/crc32c.h"
 #include "storage/files.h"
 
@@ -133,8 +134,12 @@ Result<HeadFile> read_head(rocksdb::FileSystem& files, const std::string& path) 
 absl::Status create_head(rocksdb::FileSystem& files, const std::string& data_dir, const Anchor& anchor) {
   const std::string making = data_dir + "/HEAD.new";
   if (absl::Status status = write_file(files, making, encode_head(anchor)); !status.ok()) return status;
+  crash_point(CrashPoint::kHeadWritten);
   if (absl::Status status = rename_file(files, making, data_dir + "/HEAD"); !status.ok()) return status;
-  return sync_directory(files, data_dir);
+  crash_point(CrashPoint::kHeadRenamed);
+  absl::Status status = sync_directory(files, data_dir);
+  crash_point(CrashPoint::kHeadDurable);
+  return status;
 }
 
 Result<std::unique_ptr<HeadWriter>> HeadWriter::open(rocksdb::FileSystem& files, const std::string& path,
@@ -152,9 +157,12 @@ absl::Status HeadWriter::write(const TreeHead& head) {
   Anchor next = last_;
   next.head = head;
   ++next.counter;
+  crash_point(CrashPoint::kHeadToWrite);
   rocksdb::IOStatus status = file_->Write(slot_at(next.counter), encode_slot(next), {}, nullptr);
+  crash_point(CrashPoint::kHeadSlotWritten);
   if (status.ok()) status = file_->Sync({}, nullptr);
   if (!status.ok()) return to_status(status, "write HEAD");
+  crash_point(CrashPoint::kHeadSlotSynced);
   last_ = next;
   return absl::OkStatus();
 }

@@ -6,6 +6,8 @@
 
 #include <rocksdb/write_batch.h>
 
+#include "storage/crash_point.h"
+
 namespace tensorforge::storage {
 namespace {
 
@@ -126,6 +128,7 @@ void RocksDbJournal::write_groups() {
     changed_.notify_all();
     lock.unlock();
     if (callbacks_.synced) callbacks_.synced(synced.sequence);
+    crash_point(CrashPoint::kGroupReported);
     if (acknowledge) report_durable(synced);
     lock.lock();
   }
@@ -136,6 +139,7 @@ void RocksDbJournal::write_groups() {
 
 absl::Status RocksDbJournal::write(const Group& group) {
   refresh_free_bytes();
+  crash_point(CrashPoint::kGroupToSeal);
   rocksdb::WriteBatch batch = protected_batch();
   const Database& database = *parts_.database;
   for (const EncodedChunk& chunk : encode_group(group, end_)) put_chunk(batch, database, chunk);
@@ -145,7 +149,10 @@ absl::Status RocksDbJournal::write(const Group& group) {
     assert(!group.commands.empty());  // or no record would say so
     put_started(batch, database);
   }
-  return to_status(parts_.database->db().Write(synced_write(), &batch), "write the log");
+  crash_point(CrashPoint::kGroupSealed);
+  absl::Status status = to_status(parts_.database->db().Write(synced_write(), &batch), "write the log");
+  crash_point(CrashPoint::kGroupSynced);
+  return status;
 }
 
 void RocksDbJournal::anchor_heads() {
@@ -189,6 +196,7 @@ void RocksDbJournal::report_failure() {
 void RocksDbJournal::report_durable(const TreeHead& head) {
   const std::lock_guard lock(reports_);
   if (!failure_reported_ && callbacks_.durable) callbacks_.durable(head.sequence);
+  crash_point(CrashPoint::kDurableReported);
 }
 
 }  // namespace tensorforge::storage

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "storage/bytes.h"
+#include "storage/crash_point.h"
 #include "storage/crc32c.h"
 #include "storage/files.h"
 
@@ -151,13 +152,17 @@ absl::Status SnapshotWriter::add(std::string_view page) {
 Result<std::uint64_t> SnapshotWriter::finish() {
   absl::Status status = append(page_header(kEndMagic, static_cast<std::uint32_t>(pages_), pages_crc_, {}));
   if (!status.ok()) return status;
+  crash_point(CrashPoint::kSnapshotWritten);
   rocksdb::IOStatus synced = file_->Flush(kIo, nullptr);
   if (synced.ok()) synced = file_->Fsync(kIo, nullptr);
   if (synced.ok()) synced = file_->Close(kIo, nullptr);
   status = to_status(synced, fmt::format("sync {}", path_));
+  crash_point(CrashPoint::kSnapshotSynced);
   if (status.ok()) status = rename_file(*files_, path_ + std::string(kUnfinished), path_);
+  crash_point(CrashPoint::kSnapshotRenamed);
   if (status.ok()) status = sync_directory(*files_, directory_);
   if (!status.ok()) return status;
+  crash_point(CrashPoint::kSnapshotDurable);
   return bytes_;
 }
 

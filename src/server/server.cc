@@ -16,11 +16,14 @@
 #include "server/system.h"
 #include "service/log_reader.h"
 #include "service/recover.h"
+#include "storage/crash_point.h"
 
 namespace tensorforge::server {
 namespace {
 
 using asio::ip::tcp;
+using storage::crash_point;
+using storage::CrashPoint;
 
 constexpr std::chrono::milliseconds kTick{500};
 constexpr std::chrono::milliseconds kAcceptPause{100};  // when there are no descriptors left
@@ -81,6 +84,7 @@ class Server::Impl {
                     [this](absl::Status why) { post([this, why = std::move(why)] { on_journal_failed(why); }); }});
     const auto work = asio::make_work_guard(io_);
     if (options_.to_start) {
+      crash_point(CrashPoint::kLifeToStart);
       journal_.submit(service::start_incarnation(*state_, options_.to_start->cause, journal_.durable_head().root,
                                                  options_.to_start->incarnation, read_clocks().wall_ms));
     } else {
@@ -119,7 +123,11 @@ class Server::Impl {
     turn_posted_ = false;
     protocol::Effects effects = engine_->take_effects();
     for (const std::string& warning : effects.warnings) spdlog::warn("{}", warning);
-    if (effects.group) journal_.submit(*std::move(effects.group));
+    if (effects.group) {
+      crash_point(CrashPoint::kGroupTaken);
+      journal_.submit(*std::move(effects.group));
+    }
+    if (!effects.sends.empty()) crash_point(CrashPoint::kReplyToSend);
     for (protocol::Effects::Read& read : effects.reads) begin_read(std::move(read));
     for (protocol::Effects::Send& send : effects.sends) {
       if (Connection* connection = find(send.connection)) connection->send(std::move(send.bytes));
@@ -127,6 +135,7 @@ class Server::Impl {
     for (const protocol::Effects::Send& send : effects.sends) {
       if (Connection* connection = find(send.connection)) connection->flush();
     }
+    if (!effects.sends.empty()) crash_point(CrashPoint::kReplySent);
     for (const ConnectionId id : effects.pauses) {
       if (Connection* connection = find(id)) connection->pause();
     }
@@ -176,6 +185,7 @@ class Server::Impl {
     if (stopping_) return stop_engine();
     acceptor_.listen();
     accept();
+    crash_point(CrashPoint::kServing);
     options_.on_ready();
   }
 
@@ -284,6 +294,7 @@ class Server::Impl {
   void begin_shutdown() {
     if (stopping_) return;
     stopping_ = true;
+    crash_point(CrashPoint::kStopBegun);
     std::error_code ignored;
     acceptor_.close(ignored);
     accept_timer_.cancel();

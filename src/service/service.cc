@@ -12,6 +12,7 @@
 #include "platform/names.h"
 #include "service/queries.h"
 #include "service/replies.h"
+#include "storage/crash_point.h"
 
 namespace tensorforge::service {
 namespace {
@@ -245,7 +246,9 @@ Result<std::vector<Record>> Service::run_single(const Caller& caller, const Requ
   const Result<std::vector<std::string>> encoded = encode_all(records);
   if (!encoded.ok()) return encoded.status();
 
+  storage::crash_point(storage::CrashPoint::kDecided);
   for (const Record& record : records) apply_event(state_, record.event);
+  storage::crash_point(storage::CrashPoint::kApplied);
   commit(records, *encoded, std::move(note));
   if (std::holds_alternative<AcceptClock>(command)) clock_.accept(now_);
   return records;
