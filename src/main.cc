@@ -136,11 +136,13 @@ int serve(const server::Config& config) {
   server::Server service(std::move(options), *std::move(listener), journal, *std::move(state));
   running = &service;
   const int exit_code = service.run();
+  // After a failed write nothing may be written any more, and closing the database would try, or be ended by an
+  // assertion of the library that nothing failed.
+  if (exit_code != kStopped) std::_Exit(exit_code);
 
   storage::crash_point(storage::CrashPoint::kStopDrained);
   const absl::Status closed = journal.close();
   storage::crash_point(storage::CrashPoint::kStopClosed);
-  if (exit_code != kStopped) return exit_code;
   if (!closed.ok()) return fail(kDiskFailed, closed);
   if (!port_file.ok()) return fail(kWrongUsage, port_file);
   spdlog::info("stopped at sequence {}", journal.durable_head().sequence);

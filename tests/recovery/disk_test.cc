@@ -1,0 +1,135 @@
+// A disk that fails or is full, under the real service.
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "tests/recovery/recovery_test.h"
+
+namespace tensorforge {
+namespace {
+
+namespace fs = std::filesystem;
+using test::Daemon;
+using test::Load;
+using test::pool_creation;
+using test::registration;
+using test::status_of;
+using testing::HasSubstr;
+
+class DiskTest : public test::RecoveryTest {
+ protected:
+  /// The service ends with 3, and another one over the mended disk has all that was acknowledged, once.
+  void expect_final_and_harmless(Daemon& failing, Load& load, client::Client& client) {
+    EXPECT_EQ(failing.wait(), 3) << failing.errors();
+    EXPECT_THAT(failing.errors(), HasSubstr("the disk failed"));
+    mend();
+    const auto daemon = start({"--reserve", "0"});
+    load.stop();
+    expect_all_there(client, {&load});
+    EXPECT_EQ(daemon->stop(), 0) << daemon->errors();
+  }
+  virtual void mend() {}
+};
+
+/// From now on a write of the process fails beyond so many bytes of a file, with EFBIG.
+void limit_files(const Daemon& daemon, std::uintmax_t bytes) {
+  const rlimit limit{bytes, bytes};
+  ASSERT_EQ(prlimit(daemon.pid(), RLIMIT_FSIZE, &limit, nullptr), 0);
+}
+
+TEST_F(DiskTest, AFailedWriteOfTheLogIsFinalAndHarmless) {
+  const auto daemon = start({"--reserve", "0"});
+  const auto client = connect();
+  ASSERT_TRUE(client->call(pool_creation()).status.ok());
+  Load load(*client, "m", 16);
+  load.wait_for_answers(300);
+  limit_files(*daemon, fs::file_size(test::files_like(data_ / "db", ".log").back()));
+  expect_final_and_harmless(*daemon, load, *client);
+}
+
+TEST_F(DiskTest, AFailedWriteOfTheAnchorIsFinalAndHarmless) {
+  const auto daemon = start({"--reserve", "0"});
+  const auto client = connect();
+  ASSERT_TRUE(client->call(pool_creation()).status.ok());
+  const fs::path wal = test::files_like(data_ / "db", ".log").back();
+  ASSERT_LT(fs::file_size(wal), 4'096U) << "the log has still room, but the second slot of HEAD lies beyond it";
+  limit_files(*daemon, 8'192);
+  Load load(*client, "m", 1);
+  expect_final_and_harmless(*daemon, load, *client);
+  EXPECT_THAT(daemon->errors(), HasSubstr("write HEAD"));
+}
+
+TEST_F(DiskTest, TooLittleRoomRefusesChangesAndNothingElse) {
+  result::Status before;
+  {
+    const auto daemon = start({"--reserve", "0"});
+    const auto client = connect();
+    ASSERT_TRUE(client->call(registration("a")).status.ok());
+    before = status_of(*client);
+    EXPECT_EQ(daemon->stop(), 0) << daemon->errors();
+  }
+  {
+    const auto daemon = start({"--reserve", "1000000000000000000"});
+    const auto client = connect();
+    EXPECT_TRUE(absl::IsResourceExhausted(client->call(registration("b")).status));
+    EXPECT_TRUE(client->call(query::GetModel{"a", test::kV1}).status.ok());
+    EXPECT_EQ(status_of(*client).state_digest, before.state_digest);
+    EXPECT_EQ(daemon->stop(), 0) << daemon->errors();
+  }
+  const auto daemon = start({"--reserve", "0"});
+  EXPECT_TRUE(connect()->call(registration("b")).status.ok());
+}
+
+/// The data directory lies on a file system of 32 MiB in memory, of this process and its children alone.
+class FullDiskTest : public DiskTest {
+ protected:
+  void SetUp() override {
+    if (geteuid() != 0) GTEST_SKIP() << "only root may mount a small file system";
+    const bool mounted = unshare(CLONE_NEWNS) == 0 && mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                         mount("tensorforge-test", directory_.path().c_str(), "tmpfs", 0, "size=32m") == 0;
+    if (!mounted) GTEST_SKIP() << "no small file system can be mounted here: " << std::strerror(errno);
+    mounted_ = true;
+  }
+  void TearDown() override {
+    if (mounted_) umount2(directory_.path().c_str(), MNT_DETACH);
+  }
+  /// Leaves so many bytes free.
+  void fill_up(std::uintmax_t leave) const {
+    const std::uintmax_t free = fs::space(directory_.path()).available;
+    ASSERT_GT(free, leave);
+    test::write_bytes(filler_, std::string(free - leave, 'x'));
+  }
+  void mend() override { fs::remove(filler_); }
+
+  const fs::path filler_ = directory_.path() / "filler";
+  bool mounted_{};
+};
+
+TEST_F(FullDiskTest, RefusesChangesBelowTheReserveAndHealsByItself) {
+  const auto daemon = start({"--reserve", "8388608"});
+  const auto client = connect();
+  ASSERT_TRUE(client->call(registration("a")).status.ok());
+  fill_up(4 << 20);
+  int taken = 0;
+  absl::Status status;
+  while (status.ok()) status = client->call(registration("b" + std::to_string(taken++))).status;
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_TRUE(client->call(query::GetModel{"a", test::kV1}).status.ok());
+  mend();
+  do {
+    status = client->call(registration("c")).status;
+  } while (absl::IsResourceExhausted(status));
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(daemon->stop(), 0) << daemon->errors();
+}
+
+}  // namespace
+}  // namespace tensorforge
