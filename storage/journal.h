@@ -37,6 +37,7 @@ struct Group {
   std::string bytes;  ///< the records, each behind its length in 4 bytes, little endian
   std::vector<CommandEnd> commands;
   std::vector<Note> notes;
+  std::size_t note_bytes{};  ///< memory of `notes`
   /// What goes into `meta` in the same batch, for the last sequence of the group (without commands: the one before
   /// `first`); empty: nothing.
   std::string noted_digest;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -21,6 +22,12 @@ class FrameReader {
   void append(std::span<const std::byte> bytes) {
     buffer_.erase(buffer_.begin(), buffer_.begin() + static_cast<std::ptrdiff_t>(begin_));
     begin_ = 0;
+    if (scratch_.capacity() > kKeptBytes / sizeof(std::uint64_t)) std::vector<std::uint64_t>().swap(scratch_);
+    if (buffer_.empty() && buffer_.capacity() > kKeptBytes) std::vector<std::byte>().swap(buffer_);
+    // A large frame arrives in pieces: room for all of it, and not for twice of it.
+    if (const std::size_t whole = frame_bytes(); whole > kKeptBytes && whole <= kMaxFrameBytes) {
+      buffer_.reserve(std::max(buffer_.size() + bytes.size(), whole));
+    }
     buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
   }
 
@@ -30,16 +37,27 @@ class FrameReader {
     const std::size_t held = buffer_.size() - begin_;
     if (held < kPrefixBytes) return std::nullopt;
     const std::byte* start = buffer_.data() + begin_;
-    std::uint64_t size = kPrefixBytes;
-    for (std::size_t i = 0; i < kPrefixBytes; ++i) size += std::to_integer<std::uint64_t>(start[i]) << (8 * i);
+    const std::size_t size = frame_bytes();
     if (size > kMaxFrameBytes) return absl::InvalidArgumentError("frame over 1 MiB");
     if (held < size) return std::nullopt;
-    begin_ += static_cast<std::size_t>(size);
-    return aligned({start, static_cast<std::size_t>(size)});
+    begin_ += size;
+    return aligned({start, size});
   }
 
   /// Whether a frame has begun and is not whole.
   bool in_frame() const { return begin_ != buffer_.size(); }
+  /// Bytes that the frame at hand will have, as its prefix promises; 0: the prefix is not there yet.
+  std::size_t frame_bytes() const {
+    if (buffer_.size() - begin_ < kPrefixBytes) return 0;
+    std::size_t size = kPrefixBytes;
+    for (std::size_t i = 0; i < kPrefixBytes; ++i) {
+      size += std::to_integer<std::size_t>(buffer_[begin_ + i]) << (8 * i);
+    }
+    return size;
+  }
+
+  /// Buffers that are empty and larger than this are given back.
+  static constexpr std::size_t kKeptBytes = std::size_t{16} << 10U;
 
  private:
   static constexpr std::size_t kPrefixBytes = 4;

@@ -7,6 +7,7 @@
 
 #include "fmt/format.h"
 #include "platform/names.h"
+#include "service/pages.h"
 
 namespace tensorforge::protocol {
 namespace {
@@ -17,6 +18,17 @@ constexpr int kExitDone = 0;
 constexpr int kExitDiskFailed = 3;
 /// Reads of the log that one connection may have under way.
 constexpr std::size_t kMaxReads = 64;
+/// Reads of the log that are given out at a time. One thread does them, so more would only lie there.
+constexpr std::size_t kMaxReadsBegun = 4;
+/// What a request in flight and a waiting read take beside their bytes.
+constexpr std::size_t kSlotBytes = 64;
+constexpr std::size_t kReadBytes = 256;
+/// A frame over this is let in when there is room for all of it.
+constexpr std::size_t kLargeFrameBytes = codec::FrameReader::kKeptBytes;
+/// A page under memory pressure, unless one element is larger.
+constexpr std::size_t kPressedReplyBytes = std::size_t{16} << 10U;
+/// A peer that takes nothing for so long is closed where there is no room for the others.
+constexpr std::uint64_t kSlowMs = 1'000;
 
 std::string encode(const Reply& reply) {
   Result<std::string> frame = codec::encode_server_frame(reply);
@@ -58,20 +70,31 @@ struct Engine::Connection {
   std::deque<Slot> slots;
   std::uint64_t first_slot{};  ///< number of slots.front()
   std::size_t slot_bytes{};
-  std::size_t reads{};  ///< under way
-  std::string output;   ///< for the next effects
+  std::size_t reads{};               ///< under way, of those without a slot
+  std::deque<ReadId> waiting_reads;  ///< to begin, in order
+  std::string output;                ///< for the next effects
   std::size_t unsent{};
 
   // Boot clock.
   std::uint64_t connected_at{}, last_request{}, last_sent{};
   std::optional<std::uint64_t> half_frame_since;
 
+  std::size_t buffered{};          ///< as last accounted for
+  std::size_t large_frame{};       ///< room that its frame at hand was given
+  bool wants_room{};               ///< it is in room_wanted_
+  std::uint64_t gathered_group{};  ///< the group that gathered_bytes is of
+  std::size_t gathered_bytes{};
+
   std::size_t requests_in_flight() const { return slots.size() + reads; }
+  std::size_t holds() const {
+    return slot_bytes + unsent + slots.size() * kSlotBytes + waiting_reads.size() * kReadBytes;
+  }
 };
 
 Engine::Engine(Config config, service::Config service_config, Identity identity, service::State state,
                const storage::TreeHead& head, service::RandomBytes random, service::Now now)
     : config_(config),
+      max_reply_bytes_(service_config.max_reply_bytes),
       identity_(std::move(identity)),
       service_(service_config, std::move(state), std::move(random), now),
       now_(now),
@@ -129,7 +152,10 @@ void Engine::close(Connection& connection) {
   const auto session = sessions_.find(connection.caller.session);
   if (session != sessions_.end() && session->second == id) sessions_.erase(session);
   std::erase_if(reads_, [&](const auto& read) { return read.second.connection == id; });
+  buffered_ -= connection.buffered;
+  large_frames_ -= connection.large_frame;
   connections_.erase(id);
+  grant_room();
   effects_.closes.push_back(id);
 }
 
@@ -138,6 +164,7 @@ void Engine::fail(Connection& connection, absl::Status why) {
   connection.input_waits = false;
   std::erase_if(reads_, [&](const auto& read) { return read.second.connection == connection.id && !read.second.slot; });
   connection.reads = 0;
+  leave_room(connection);
   answer(connection, 0, refusal(std::move(why)));
 }
 
@@ -146,7 +173,100 @@ void Engine::fail(Connection& connection, absl::Status why) {
 bool Engine::may_take_requests(const Connection& connection) const {
   return connection.phase != Connection::Phase::Closing && (!ending_ || ending_->exit_code != kExitDone) &&
          connection.requests_in_flight() < config_.max_requests_in_flight &&
-         connection.slot_bytes + connection.unsent < config_.max_output_bytes && !gathered_too_much_;
+         connection.slot_bytes + connection.unsent < config_.max_output_bytes && may_hold_more(connection) &&
+         may_gather_more(connection);
+}
+
+// ---- backpressure: what all connections hold is bounded, and who holds the most waits first
+
+void Engine::account(Connection& connection) {
+  const std::size_t holds = connection.holds();
+  buffered_ += holds - connection.buffered;
+  connection.buffered = holds;
+}
+
+bool Engine::may_hold_more(const Connection& connection) const {
+  if (!under_pressure()) return true;
+  const std::size_t share = config_.max_buffered_bytes / 8 / connections_.size();
+  return buffered_ < config_.max_buffered_bytes && connection.buffered <= share;
+}
+
+bool Engine::may_gather_more(const Connection& connection) const {
+  const std::size_t gathered = service_.gathered_bytes();
+  if (gathered < config_.max_gathered_bytes / 2) return true;
+  const std::size_t share = config_.max_gathered_bytes / 4 / connections_.size();
+  const std::size_t own = connection.gathered_group == group_number_ ? connection.gathered_bytes : 0;
+  return gathered < config_.max_gathered_bytes && own <= share;
+}
+
+std::size_t Engine::max_reply_bytes() const {
+  return under_pressure() ? std::min(max_reply_bytes_, kPressedReplyBytes) : max_reply_bytes_;
+}
+
+bool Engine::may_read_log(const Connection& connection) const {
+  const std::size_t waits = connection.slot_bytes + connection.unsent;
+  return under_pressure() ? waits == 0 : waits < config_.max_output_bytes;
+}
+
+/// How hard it is to be served: where that becomes easier, those who waited for it have to be asked.
+std::size_t Engine::pressure_level() const {
+  const std::size_t gathered = service_.gathered_bytes();
+  std::size_t level = buffered_ >= config_.max_buffered_bytes ? 2 : under_pressure() ? 1 : 0;
+  if (gathered >= config_.max_gathered_bytes / 2) ++level;
+  if (gathered >= config_.max_gathered_bytes) ++level;
+  return level;
+}
+
+/// Makes room where it is used up by answers that nobody fetches: who holds the most of them goes.
+void Engine::close_who_takes_nothing() {
+  while (buffered_ >= config_.max_buffered_bytes) {
+    Connection* worst = nullptr;
+    for (const auto& [id, connection] : connections_) {
+      const bool slow = connection->unsent > 0 && now_.boot_ms >= connection->last_sent + kSlowMs;
+      if (slow && (worst == nullptr || connection->unsent > worst->unsent)) worst = connection.get();
+    }
+    if (worst == nullptr) return;
+    close(*worst);
+  }
+}
+
+/// Whether the frame at hand has to wait until others are whole.
+bool Engine::waits_for_room(Connection& connection) {
+  const std::size_t bytes = connection.input.frame_bytes();
+  if (bytes <= kLargeFrameBytes || bytes > codec::kMaxFrameBytes || connection.large_frame > 0) return false;
+  if (connection.wants_room) return true;
+  if (room_wanted_.empty() && take_room(connection, bytes)) return false;
+  connection.wants_room = true;
+  room_wanted_.push_back(connection.id);
+  return true;
+}
+
+bool Engine::take_room(Connection& connection, std::size_t bytes) {
+  if (large_frames_ > 0 && large_frames_ + bytes > config_.max_buffered_bytes / 4) return false;
+  connection.large_frame = bytes;
+  large_frames_ += bytes;
+  return true;
+}
+
+/// Its frame is whole, or will never be.
+void Engine::leave_room(Connection& connection) {
+  connection.wants_room = false;
+  if (connection.large_frame == 0) return;
+  large_frames_ -= std::exchange(connection.large_frame, 0);
+  grant_room();
+}
+
+void Engine::grant_room() {
+  while (!room_wanted_.empty()) {
+    Connection* next = find(room_wanted_.front());
+    if (next != nullptr && next->wants_room) {
+      if (!take_room(*next, next->input.frame_bytes())) return;
+      next->wants_room = false;
+      next->half_frame_since = now_.boot_ms;
+      reconsider(*next);
+    }
+    room_wanted_.pop_front();
+  }
 }
 
 void Engine::work(Connection& connection) {
@@ -157,7 +277,7 @@ void Engine::work(Connection& connection) {
     if (!frame.ok()) return fail(connection, with_context("malformed frame", frame.status()));
     if (!*frame) {
       connection.input_waits = false;
-      if (!connection.input.in_frame()) {
+      if (!connection.input.in_frame() || waits_for_room(connection)) {
         connection.half_frame_since.reset();
       } else if (!connection.half_frame_since) {
         connection.half_frame_since = now_.boot_ms;
@@ -165,22 +285,26 @@ void Engine::work(Connection& connection) {
       break;
     }
     connection.half_frame_since.reset();
+    leave_room(connection);
     connection.last_request = now_.boot_ms;
     Result<ClientMessage> message = codec::decode_client_frame(**frame);
+    const std::size_t gathered = service_.gathered_bytes();
     if (message.ok()) {
       handle(connection, *std::move(message));
     } else {
       refuse_frame(connection, **frame, message.status());
     }
     if (find(id) == nullptr) return;
-    gathered_too_much_ = service_.gathered_bytes() >= config_.max_gathered_bytes;
+    if (std::exchange(connection.gathered_group, group_number_) != group_number_) connection.gathered_bytes = 0;
+    connection.gathered_bytes += service_.gathered_bytes() - gathered;
   }
   connection.has_turn = false;
   reconsider(connection);
 }
 
 void Engine::on_turn() {
-  for (std::size_t left = turns_.size(); left > 0; --left) {
+  // Where nobody may gather more, everybody keeps his place for the next group.
+  for (std::size_t left = turns_.size(); left > 0 && !gathered_too_much(); --left) {
     const ConnectionId id = turns_.front();
     turns_.pop_front();
     Connection* connection = find(id);
@@ -190,12 +314,13 @@ void Engine::on_turn() {
 
 /// After anything that may let a connection go on, or stop it.
 void Engine::reconsider(Connection& connection) {
+  account(connection);
   if (connection.input_waits && !connection.has_turn && may_take_requests(connection)) {
     connection.has_turn = true;
     turns_.push_back(connection.id);
   }
   // What was read and could not be taken yet is enough: input is bounded by what the socket reads at once.
-  const bool read = !connection.input_waits && may_take_requests(connection);
+  const bool read = !connection.input_waits && !connection.wants_room && may_take_requests(connection);
   if (read == connection.wants_reading) return;
   connection.wants_reading = read;
   reading_changed_.push_back(connection.id);
@@ -278,6 +403,7 @@ void Engine::on_request(Connection& connection, const Request& request) {
     return fail(connection, absl::InvalidArgumentError("correlation id 0: they count from 1"));
   }
   if (!journal_status_.ok()) return answer_unavailable(connection, request.correlation_id);
+  service_.set_max_reply_bytes(max_reply_bytes());
   if (const auto* command = std::get_if<Command>(&request.body)) return on_command(connection, request, *command);
   on_query(connection, request, std::get<Query>(request.body));
 }
@@ -304,7 +430,13 @@ void Engine::on_query(Connection& connection, const Request& request, const Quer
     read(connection, request.correlation_id, false, std::move(what), service_.state().sequence);
   };
   if (const auto* log = std::get_if<query::ReadLog>(&query)) return read_when_ready(*log);
-  if (const auto* history = std::get_if<query::ReadHistory>(&query)) return read_when_ready(*history);
+  if (const auto* history = std::get_if<query::ReadHistory>(&query)) {
+    // What waits for its turn is checked first, so that it is short.
+    absl::Status status = service::check_stream_name(history->stream);
+    if (status.ok() && history->page.token) status = service::number_token(history->page).status();
+    if (!status.ok()) return answer(connection, request.correlation_id, refusal(std::move(status)));
+    return read_when_ready(*history);
+  }
   if (std::holds_alternative<query::GetStatus>(query)) {
     return answer(connection, request.correlation_id, status_reply());
   }
@@ -347,7 +479,7 @@ void Engine::answer_unavailable(Connection& connection, std::uint64_t correlatio
 
 void Engine::read(Connection& connection, std::uint64_t correlation_id, bool in_order, service::LogRead&& what,
                   Sequence needs) {
-  PendingRead read{connection.id, correlation_id, std::nullopt, needs, false, std::move(what)};
+  PendingRead read{connection.id, correlation_id, std::nullopt, needs, std::move(what)};
   if (in_order) {
     read.slot = connection.first_slot + connection.slots.size();
     connection.slots.push_back({correlation_id, needs, ""});
@@ -355,18 +487,38 @@ void Engine::read(Connection& connection, std::uint64_t correlation_id, bool in_
     ++connection.reads;
   }
   reads_.emplace(++last_read_, std::move(read));
-  start_reads();
+  if (connection.waiting_reads.empty()) read_turns_.push_back(connection.id);
+  connection.waiting_reads.push_back(last_read_);
+  reconsider(connection);
 }
 
+/// One read of each connection in turn. Those of a peer that does not take its answers wait.
 void Engine::start_reads() {
-  for (auto& [id, read] : reads_) {
-    if (read.begun || read.needs > durable_) continue;
-    read.begun = true;
-    effects_.reads.push_back({id, read.what});
+  std::size_t passed_over = 0;
+  while (passed_over < read_turns_.size() && reads_begun_ < kMaxReadsBegun) {
+    const ConnectionId id = read_turns_.front();
+    read_turns_.pop_front();
+    Connection* connection = find(id);
+    if (connection == nullptr || connection->waiting_reads.empty()) continue;
+    const auto read = reads_.find(connection->waiting_reads.front());
+    if (read != reads_.end()) {
+      if (read->second.needs > durable_ || !may_read_log(*connection)) {
+        read_turns_.push_back(id);
+        ++passed_over;
+        continue;
+      }
+      ++reads_begun_;
+      passed_over = 0;
+      effects_.reads.push_back({read->first, read->second.what, max_reply_bytes()});
+    }
+    connection->waiting_reads.pop_front();
+    if (!connection->waiting_reads.empty()) read_turns_.push_back(id);
+    account(*connection);
   }
 }
 
 void Engine::on_read_done(ReadId id, Reply reply) {
+  --reads_begun_;
   const auto found = reads_.find(id);
   if (found == reads_.end()) return;  // its connection is gone
   const PendingRead read = std::move(found->second);
@@ -468,7 +620,6 @@ void Engine::on_durable(const storage::TreeHead& head) {
     }
     boundaries_.pop_front();
   }
-  start_reads();
   for (auto next = connections_.begin(); next != connections_.end();) {
     release(*(next++)->second);  // which may close it
   }
@@ -484,6 +635,7 @@ void Engine::on_journal_failed(const absl::Status& why) {
     std::deque<Connection::Slot> slots = std::exchange(connection->slots, {});
     connection->slot_bytes = 0;
     connection->reads = 0;
+    connection->waiting_reads.clear();
     for (Connection::Slot& slot : slots) {
       const bool rests_on_the_durable = !slot.frame.empty() && slot.needs <= durable_;
       if (rests_on_the_durable) {
@@ -510,9 +662,12 @@ void Engine::on_tick(service::Now now) {
 }
 
 void Engine::check_timeouts() {
+  close_who_takes_nothing();
   const auto passed = [this](std::uint64_t since, std::uint64_t timeout) { return now_.boot_ms >= since + timeout; };
   for (auto next = connections_.begin(); next != connections_.end();) {
     Connection& connection = *(next++)->second;
+    // The rest of a frame is not late while it is the service that does not read.
+    if (connection.half_frame_since && !connection.wants_reading) connection.half_frame_since = now_.boot_ms;
     const bool takes_nothing = connection.unsent > 0 && passed(connection.last_sent, config_.slow_reader_timeout_ms);
     const bool says_nothing =
         connection.phase == Connection::Phase::Greeting && passed(connection.connected_at, config_.hello_timeout_ms);
@@ -551,13 +706,15 @@ Effects Engine::take_effects() {
     effects_.group = service_.take_group();
     if (effects_.group) {
       group_in_flight_ = true;
+      ++group_number_;
       if (effects_.group->last() == service_.state().sequence) boundaries_.push_back(boundary());
     }
   }
-  if (gathered_too_much_ && service_.gathered_bytes() < config_.max_gathered_bytes) {
-    gathered_too_much_ = false;
+  start_reads();
+  if (pressure_level() < highest_level_) {
     for (auto& [id, connection] : connections_) reconsider(*connection);
   }
+  highest_level_ = pressure_level();
   check_end();
   for (const ConnectionId id : std::exchange(dirty_, {})) {
     Connection* connection = find(id);
@@ -571,7 +728,7 @@ Effects Engine::take_effects() {
     connection->reads_socket = connection->wants_reading;
     (connection->reads_socket ? effects_.resumes : effects_.pauses).push_back(id);
   }
-  effects_.more_work = !turns_.empty();
+  effects_.more_work = !turns_.empty() && !gathered_too_much();
   std::vector<std::string> warnings = service_.take_warnings();
   std::move(warnings.begin(), warnings.end(), std::back_inserter(effects_.warnings));
   return std::exchange(effects_, {});

@@ -32,8 +32,12 @@ struct Config {
   std::size_t max_requests_in_flight{1'024};  ///< of one connection; then it is not read from
   std::size_t max_output_bytes{std::size_t{4}
                                << 20U};  ///< answers of one connection not yet sent; then it is not read from
-  std::size_t max_gathered_bytes{std::size_t{32} << 20U};  ///< records waiting for the disk; then nobody is read from
-  std::size_t frames_per_turn{64};                         ///< of one connection, before the others have their turn
+  /// Of all connections together: answers, requests in flight, and large frames on their way. From a quarter on only
+  /// those are served that hold less than their share; see docs/protocol.md, "Backpressure".
+  std::size_t max_buffered_bytes{std::size_t{48} << 20U};
+  /// Records waiting for the disk; then nobody is read from, and from a half on only who has little among them.
+  std::size_t max_gathered_bytes{std::size_t{8} << 20U};
+  std::size_t frames_per_turn{64};  ///< of one connection, before the others have their turn
   std::uint64_t hello_timeout_ms{10'000};
   std::uint64_t half_frame_timeout_ms{30'000};   ///< a frame that began and does not end
   std::uint64_t slow_reader_timeout_ms{30'000};  ///< answers wait and the peer takes none
@@ -59,6 +63,7 @@ struct Effects {
   struct Read {
     ReadId id{};
     service::LogRead what;
+    std::size_t max_reply_bytes{};
   };
   std::vector<Send> sends;              ///< in order; each is reported by on_sent() when the socket took it
   std::vector<ConnectionId> closes;     ///< close now; what the socket has not taken is dropped, nothing is reported
@@ -120,6 +125,9 @@ class Engine {
 
   const service::State& state() const { return service_.state(); }
   std::size_t connection_count() const { return connections_.size(); }
+  /// What counts against max_buffered_bytes now.
+  std::size_t buffered_bytes() const { return buffered_ + large_frames_; }
+  std::size_t gathered_bytes() const { return service_.gathered_bytes(); }
 
  private:
   struct Connection;
@@ -129,7 +137,6 @@ class Engine {
     std::uint64_t correlation_id{};
     std::optional<std::uint64_t> slot;  ///< its place among the answers in order; nullopt: it leaves when it is ready
     Sequence needs{};                   ///< it begins when this is durable
-    bool begun{};
     service::LogRead what;
   };
   /// The state at the end of a group: what `server status` tells when that is durable.
@@ -142,6 +149,19 @@ class Engine {
 
   Connection* find(ConnectionId);
   bool may_take_requests(const Connection&) const;
+  bool under_pressure() const { return buffered_ >= config_.max_buffered_bytes / 4; }
+  bool may_hold_more(const Connection&) const;
+  bool may_gather_more(const Connection&) const;
+  bool may_read_log(const Connection&) const;
+  bool gathered_too_much() const { return service_.gathered_bytes() >= config_.max_gathered_bytes; }
+  std::size_t pressure_level() const;
+  std::size_t max_reply_bytes() const;
+  void account(Connection&);
+  void close_who_takes_nothing();
+  bool waits_for_room(Connection&);
+  bool take_room(Connection&, std::size_t bytes);
+  void leave_room(Connection&);
+  void grant_room();
   void work(Connection&);
   void handle(Connection&, ClientMessage&&);
   void refuse_frame(Connection&, std::span<const std::byte> frame, const absl::Status& why);
@@ -166,18 +186,25 @@ class Engine {
   Boundary boundary() const;
 
   Config config_;
+  std::size_t max_reply_bytes_;
   Identity identity_;
   service::Service service_;
   service::Now now_;
   std::map<ConnectionId, std::unique_ptr<Connection>> connections_;
   absl::flat_hash_map<SessionId, ConnectionId> sessions_;
-  std::deque<ConnectionId> turns_;   ///< with frames that wait for their turn
+  std::deque<ConnectionId> turns_;   ///< with frames that wait for their turn, each once
   std::vector<ConnectionId> dirty_;  ///< with bytes for the next effects
   std::vector<ConnectionId> reading_changed_;
   std::map<ReadId, PendingRead> reads_;
   ReadId last_read_{};
+  std::size_t reads_begun_{};             ///< and not done
+  std::deque<ConnectionId> read_turns_;   ///< with reads that wait to begin, each once
+  std::size_t buffered_{};                ///< by all connections
+  std::size_t highest_level_{};           ///< pressure_level() at the last effects
+  std::size_t large_frames_{};            ///< room that was given to frames on their way
+  std::deque<ConnectionId> room_wanted_;  ///< with a large frame that waits for room, first come first
+  std::uint64_t group_number_{};          ///< of the group that gathers
   bool group_in_flight_{};
-  bool gathered_too_much_{};
   Sequence durable_{};
   Boundary told_;                    ///< the last boundary that is durable
   std::deque<Boundary> boundaries_;  ///< those that are not yet

@@ -213,7 +213,13 @@ const std::vector<Setting>& settings() {
           "Answers of one connection that its peer does not take; it is not read from beyond them"),
       size_setting(
           "max_gathered_bytes", [](auto& c) -> auto& { return c.protocol.max_gathered_bytes; },
-          "Records that wait for the disk; nobody is read from beyond them"),
+          "Records that wait for the disk; from a half on only who has few among them is read from, beyond them "
+          "nobody"),
+      size_setting(
+          "max_buffered_bytes", [](auto& c) -> auto& { return c.protocol.max_buffered_bytes; },
+          "Of all connections: answers that wait and large requests that arrive; from a quarter on, who holds more "
+          "than "
+          "a fair share is not read from"),
       setting(
           "frames_per_turn", [](auto& c) -> auto& { return c.protocol.frames_per_turn; },
           "Requests of one connection before the others have their turn"),
@@ -316,6 +322,7 @@ absl::Status check(const Config& config) {
       {"max_requests_in_flight", config.protocol.max_requests_in_flight},
       {"max_output_bytes", config.protocol.max_output_bytes},
       {"max_gathered_bytes", config.protocol.max_gathered_bytes},
+      {"max_buffered_bytes", config.protocol.max_buffered_bytes},
       {"frames_per_turn", config.protocol.frames_per_turn},
   };
   for (const auto& [key, value] : positive) {

@@ -47,7 +47,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void lose();
   void abort();
 
-  static constexpr std::size_t kReadBytes = std::size_t{64} * 1024;
+  static constexpr std::size_t kReadBytes = std::size_t{16} * 1024;  // of one read; every connection has a buffer of it
 
   asio::ip::tcp::socket socket_;
   Events events_;

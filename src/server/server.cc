@@ -193,7 +193,7 @@ class Server::Impl {
     // A verification reads the whole log: the others do not wait for it.
     asio::thread_pool& readers = std::holds_alternative<query::VerifyLog>(read.what) ? verifier_ : readers_;
     asio::post(readers, [this, read = std::move(read)] {
-      Reply reply = service::run_read(journal_, read.what, options_.service.max_reply_bytes);
+      Reply reply = service::run_read(journal_, read.what, read.max_reply_bytes);
       post([this, id = read.id, reply = std::move(reply)]() mutable {
         begin_turn();
         if (reply.status.ok() && std::holds_alternative<result::LogVerified>(reply.result)) {

@@ -176,7 +176,9 @@ absl::Status check_stream_name(std::string_view stream) {
   const auto names_one = [&](std::string_view kind) {
     return stream.size() > kind.size() && stream.substr(0, kind.size()) == kind;
   };
-  if (stream == "server" || std::any_of(kKinds.begin(), kKinds.end(), names_one)) return absl::OkStatus();
+  const bool too_long = stream.size() > kPrincipalPrefix.size() + names::kMaxIdBytes;
+  if (!too_long && (stream == "server" || std::any_of(kKinds.begin(), kKinds.end(), names_one)))
+    return absl::OkStatus();
   return absl::InvalidArgumentError(
       fmt::format("stream {}: streams are model/ID, pool/DEVICE, run/RUN, session/HEX, principal/NAME and server",
                   names::quoted(stream)));

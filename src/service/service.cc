@@ -19,6 +19,13 @@ namespace {
 
 /// Answers without events that are kept for retries, of all sessions together.
 constexpr std::size_t kMaxRemembered = 16'384;
+constexpr std::size_t kMaxRememberedBytes = std::size_t{16} << 20U;
+
+/// Of an answer without events.
+std::size_t memory_of(const Reply& reply) {
+  const auto* batch = std::get_if<result::BatchResult>(&reply.result);
+  return sizeof(Reply) * (1 + (batch == nullptr ? 0 : batch->replies.size())) + reply.status.message().size();
+}
 
 /// The stream that a command asks to change; empty: that shows only when it is decided.
 struct TargetStream {
@@ -382,7 +389,10 @@ void Service::commit(const std::vector<Record>& records, const std::vector<std::
   if (groups_.empty() || last_group_sealed_) begin_group();
   storage::Group& group = groups_.back();
   group.add(encoded);
-  if (note.sequence != 0) group.notes.push_back(std::move(note));
+  if (note.sequence != 0) {
+    group.note_bytes += sizeof(storage::Note) + note.bytes.size();
+    group.notes.push_back(std::move(note));
+  }
 
   const Sequence before = state_.sequence;
   for (const Record& record : records) {
@@ -413,7 +423,7 @@ void Service::note_digest_at_end() {
 
 std::size_t Service::gathered_bytes() const {
   std::size_t bytes = 0;
-  for (const storage::Group& group : groups_) bytes += group.bytes.size();
+  for (const storage::Group& group : groups_) bytes += group.bytes.size() + group.note_bytes;
   return bytes;
 }
 
@@ -450,12 +460,15 @@ void Service::watch_pools(const std::vector<Record>& records) {
 }
 
 void Service::remember(const SessionId& session, std::uint64_t number, const Reply& reply) {
-  if (remembered_order_.size() == kMaxRemembered) {
-    remembered_.erase(remembered_order_.front());
-    remembered_order_.pop_front();
-  }
   remembered_.emplace(Number{session, number}, reply);
   remembered_order_.emplace_back(session, number);
+  remembered_bytes_ += memory_of(reply);
+  while (remembered_order_.size() > kMaxRemembered || remembered_bytes_ > kMaxRememberedBytes) {
+    const auto oldest = remembered_.find(remembered_order_.front());
+    remembered_bytes_ -= memory_of(oldest->second);
+    remembered_.erase(oldest);
+    remembered_order_.pop_front();
+  }
 }
 
 Reply Service::answer(const Query& query) const {

@@ -62,10 +62,12 @@ class Service {
 
   void on_tick(Now now);
   void on_free_bytes(std::uint64_t bytes) { free_bytes_ = bytes; }
+  /// Of pages and of commands that go on in pieces, from now on.
+  void set_max_reply_bytes(std::size_t bytes) { config_.max_reply_bytes = bytes; }
   /// Notes the digests with what is gathered last; where nothing is, in a group of its own. For a clean stop.
   void note_digest_at_end();
 
-  /// Bytes of records that wait for a group to be taken.
+  /// Bytes of records and notes that wait for a group to be taken.
   std::size_t gathered_bytes() const;
   /// The next group to be made durable; nullopt: nothing is gathered.
   std::optional<storage::Group> take_group();
@@ -116,6 +118,7 @@ class Service {
   using Number = std::pair<SessionId, std::uint64_t>;
   absl::flat_hash_map<Number, Reply> remembered_;
   std::deque<Number> remembered_order_;
+  std::size_t remembered_bytes_{};
 };
 
 }  // namespace tensorforge::service

@@ -128,7 +128,7 @@ class EngineBench {
   /// Runs the reads of the log that wait.
   void run_reads() {
     for (const protocol::Effects::Read& read : std::exchange(reads_, {})) {
-      engine_->on_read_done(read.id, service::run_read(journal_, read.what, service_config_.max_reply_bytes));
+      engine_->on_read_done(read.id, service::run_read(journal_, read.what, read.max_reply_bytes));
     }
     carry();
   }

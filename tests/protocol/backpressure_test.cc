@@ -1,0 +1,341 @@
+// What a service holds for its peers is bounded, whatever they do, and a quiet peer still gets through.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include <gmock/gmock.h>
+#include <malloc.h>
+
+#include "protocol/engine.h"
+#include "tests/support/engine_bench.h"
+
+namespace {
+
+std::atomic<std::size_t> allocated_bytes;
+
+void* counted(void* memory) {
+  if (memory == nullptr) std::abort();
+  allocated_bytes += malloc_usable_size(memory);
+  return memory;
+}
+
+void release(void* memory) {
+  if (memory != nullptr) allocated_bytes -= malloc_usable_size(memory);
+  std::free(memory);
+}
+
+}  // namespace
+
+// Every allocation of this program is counted as the C library's allocator counts it.
+void* operator new(std::size_t size) { return counted(std::malloc(size)); }
+void operator delete(void* memory) noexcept { release(memory); }
+void operator delete(void* memory, std::size_t) noexcept { release(memory); }
+
+namespace tensorforge::test {
+namespace {
+
+using testing::SizeIs;
+
+constexpr std::size_t kMiB = std::size_t{1} << 20U;
+constexpr ConnectionId kQuiet = 9'999;
+
+SessionId session_of(ConnectionId id) {
+  return {static_cast<std::uint8_t>(id), static_cast<std::uint8_t>(id >> 8U), 0x77};
+}
+
+/// An engine whose peers need not decode what they get, so that the test's own memory does not hide the service's.
+class Flood {
+ public:
+  explicit Flood(const protocol::Config& config) : config_(config), journal_(kLogId) {
+    journal_.start({[](Sequence) {}, [](Sequence) {}, [](const absl::Status&) {}});
+    service::State state;
+    journal_.submit(service::start_incarnation(state, IncarnationCause::FirstStart, journal_.durable_head().root,
+                                               kIncarnation, now_.wall_ms));
+    journal_.restart(true);
+    engine_.emplace(config_, service::Config{}, protocol::Identity{}, *service::recover(journal_),
+                    journal_.durable_head(), counting_bytes(), now_);
+    journal_.start({[this](Sequence last) { engine_->on_synced(last); },
+                    [this](Sequence) { engine_->on_durable(journal_.durable_head()); }, [](const absl::Status&) {}});
+  }
+
+  struct Peer {
+    std::size_t untaken{}, got{};
+    bool takes{true}, read_from{true}, open{true};
+  };
+
+  void hello(ConnectionId id) {
+    peers_[id] = {};
+    engine_->on_connect(id, "10.0.0.1:99");
+    send(id, codec::encode_client_frame(session_hello(session_of(id))).value());
+  }
+  /// As a socket does: nothing comes from a peer that is not read from. False: it was not.
+  bool send(ConnectionId id, std::string_view bytes) {
+    Peer& peer = peers_.at(id);
+    if (!peer.read_from || !peer.open) return false;
+    engine_->on_bytes(id, std::as_bytes(std::span(bytes)));
+    carry();
+    return true;
+  }
+  void carry() {
+    protocol::Effects effects = engine_->take_effects();
+    for (const auto& [id, bytes] : effects.sends) {
+      Peer& peer = peers_.at(id);
+      peer.untaken += bytes.size();
+      peer.got += bytes.size();
+    }
+    for (const ConnectionId id : effects.pauses) peers_.at(id).read_from = false;
+    for (const ConnectionId id : effects.resumes) peers_.at(id).read_from = true;
+    for (const ConnectionId id : effects.closes) peers_.at(id).open = false;
+    if (effects.group) journal_.submit(*std::move(effects.group));
+    reads_waiting_ += effects.reads.size();
+    more_work_ = effects.more_work;
+    most_buffered_ = std::max(most_buffered_, engine_->buffered_bytes());
+    most_gathered_ = std::max(most_gathered_, engine_->gathered_bytes());
+    most_allocated_ = std::max(most_allocated_, allocated_bytes.load());
+    for (auto& [id, peer] : peers_) {
+      if (peer.open && peer.takes && peer.untaken > 0) engine_->on_sent(id, std::exchange(peer.untaken, 0));
+    }
+  }
+  bool write_group() {
+    const bool wrote = journal_.complete_sync();
+    journal_.complete_anchor();
+    carry();
+    return wrote;
+  }
+  void work() {
+    while (more_work_) {
+      engine_->on_turn();
+      carry();
+    }
+  }
+  void tick(std::uint64_t ms) {
+    now_.boot_ms += ms;
+    engine_->on_tick(now_);
+    carry();
+  }
+  void disconnect(ConnectionId id) {
+    peers_.at(id).open = false;
+    engine_->on_disconnect(id);
+    carry();
+  }
+
+  protocol::Config config_;
+  service::Now now_{kStart, 5'000'000};
+  storage::MemoryJournal journal_;
+  std::optional<protocol::Engine> engine_;
+  std::map<ConnectionId, Peer> peers_;
+  bool more_work_{};
+  std::size_t reads_waiting_{}, most_buffered_{}, most_gathered_{}, most_allocated_{};
+};
+
+std::string registration(std::uint64_t number, const std::string& model_id, std::size_t tag_bytes) {
+  registry::RegisterModel command;
+  command.model.model_id = model_id;
+  if (tag_bytes > 0) command.model.tags["payload"] = std::string(tag_bytes, 'x');
+  Request request;
+  request.correlation_id = request.command_number = number;
+  request.reason = std::string(1'000, 'y');
+  request.body = Command(SingleCommand(registry::Command(command)));
+  return codec::encode_client_frame(request).value();
+}
+
+std::string question(std::uint64_t correlation_id, Query query) {
+  Request request;
+  request.correlation_id = correlation_id;
+  request.body = std::move(query);
+  return codec::encode_client_frame(request).value();
+}
+
+TEST(Backpressure, AThousandPeersThatTakeNothingHoldABoundedAmount) {
+  Flood flood({});
+  flood.hello(kQuiet);
+  for (std::uint64_t n = 1; n <= 100; ++n) {
+    flood.send(kQuiet, registration(n, "m" + std::to_string(n), 10'000));
+    flood.write_group();
+  }
+  const std::size_t before = allocated_bytes;
+  const std::string page = question(1, query::ListModels{});
+  for (ConnectionId id = 1; id <= 1'000; ++id) {
+    flood.hello(id);
+    flood.peers_[id].takes = false;
+  }
+  for (int round = 0; round < 5; ++round) {
+    for (ConnectionId id = 1; id <= 1'000; ++id) flood.send(id, page);
+    flood.work();
+  }
+  EXPECT_GT(flood.most_buffered_, flood.config_.max_buffered_bytes / 4) << "or this proves nothing";
+  EXPECT_LT(flood.most_buffered_, flood.config_.max_buffered_bytes + kMiB);
+  EXPECT_LT(flood.most_allocated_ - before, 128 * kMiB);
+  const std::size_t got = flood.peers_[kQuiet].got;
+  ASSERT_TRUE(flood.send(kQuiet, question(1'000, query::GetModel{"m1", std::nullopt})));
+  EXPECT_GT(flood.peers_[kQuiet].got, got + 10'000) << "who asks for little is answered at once";
+}
+
+TEST(Backpressure, HalfFramesOfAThousandPeersHoldABoundedAmount) {
+  Flood flood({});
+  std::string half("\0\0\x0f\0", 4);  // promises 983,040 bytes
+  half += std::string(983'000, 'x');
+  for (ConnectionId id = 1; id <= 1'000; ++id) flood.hello(id);
+  flood.hello(kQuiet);
+  const std::size_t before = allocated_bytes;
+  constexpr std::size_t kPiece = 16'384;
+  for (std::size_t at = 0; at < half.size(); at += kPiece) {
+    for (ConnectionId id = 1; id <= 1'000; ++id) flood.send(id, std::string_view(half).substr(at, kPiece));
+  }
+  EXPECT_GT(flood.most_buffered_, 8 * kMiB);
+  EXPECT_LE(flood.most_buffered_, flood.config_.max_buffered_bytes / 2);
+  EXPECT_LT(flood.most_allocated_ - before, 64 * kMiB);
+  EXPECT_TRUE(flood.send(kQuiet, registration(1, "quiet", 10'000))) << "a small request needs no room";
+  flood.write_group();
+  EXPECT_EQ(flood.engine_->state().registry.model_count(), 1u);
+  // Those that hang go after a while, and give their room to those that waited.
+  flood.tick(30'000);
+  std::size_t open = 0;
+  for (ConnectionId id = 1; id <= 1'000; ++id) open += flood.peers_[id].open ? 1 : 0;
+  EXPECT_GT(open, 900u);
+  EXPECT_LT(open, 1'000u);
+  EXPECT_GT(flood.engine_->buffered_bytes(), 8 * kMiB);
+}
+
+TEST(Backpressure, LargeFramesOfManyPeersAllArrive) {
+  protocol::Config config;
+  config.max_buffered_bytes = 4 * kMiB;
+  Flood flood(config);
+  std::map<ConnectionId, std::string> rest;
+  for (ConnectionId id = 1; id <= 20; ++id) {
+    flood.hello(id);
+    Batch batch;
+    for (int i = 0; i < 40; ++i) {
+      registry::RegisterModel command;
+      command.model.model_id = "m" + std::to_string(id) + "-" + std::to_string(i);
+      command.model.tags["payload"] = std::string(15'000, 'x');
+      batch.items.push_back({SingleCommand(registry::Command(command)), std::nullopt});
+    }
+    Request request;
+    request.correlation_id = request.command_number = 1;
+    request.body = Command(batch);
+    rest[id] = codec::encode_client_frame(request).value();
+  }
+  for (int round = 0; round < 10'000 && !rest.empty(); ++round) {
+    for (auto next = rest.begin(); next != rest.end();) {
+      auto& [id, bytes] = *next;
+      if (flood.send(id, std::string_view(bytes).substr(0, 16'384))) bytes.erase(0, 16'384);
+      next = bytes.empty() ? rest.erase(next) : std::next(next);
+    }
+    flood.write_group();
+    flood.work();
+  }
+  EXPECT_TRUE(rest.empty());
+  EXPECT_EQ(flood.engine_->state().registry.model_count(), 800u);
+  EXPECT_EQ(flood.engine_->buffered_bytes(), 0u);
+}
+
+TEST(Backpressure, AFullGroupKeepsEverybodysPlace) {
+  protocol::Config config;
+  config.max_gathered_bytes = 200'000;
+  config.frames_per_turn = 4;
+  Flood flood(config);
+  constexpr ConnectionId kPeers = 100;
+  std::map<ConnectionId, std::string> unsent;
+  for (ConnectionId id = 1; id <= kPeers; ++id) {
+    flood.hello(id);
+    for (std::uint64_t n = 1; n <= 16; ++n) {
+      unsent[id] += registration(n, "m" + std::to_string(id) + "-" + std::to_string(n), 1'000);
+    }
+  }
+  const service::State& state = flood.engine_->state();
+  for (int group = 0; state.registry.model_count() < kPeers * 16; ++group) {
+    ASSERT_LT(group, 1'000) << "it does not go on";
+    std::erase_if(unsent, [&](const auto& each) { return flood.send(each.first, each.second); });
+    flood.work();
+    flood.write_group();
+    // By the time that the half is done, nobody waits for his first.
+    if (state.registry.model_count() < kPeers * 16 / 2) continue;
+    for (ConnectionId id = 1; id <= kPeers; ++id) {
+      ASSERT_NE(state.registry.latest("m" + std::to_string(id) + "-1"), nullptr) << id;
+    }
+  }
+  EXPECT_GT(flood.most_gathered_, config.max_gathered_bytes / 2);
+  EXPECT_LT(flood.most_gathered_, config.max_gathered_bytes + 10'000);
+}
+
+TEST(Backpressure, OfAFloodAndAQuietPeerBothGetIntoTheGroup) {
+  protocol::Config config;
+  config.max_gathered_bytes = 200'000;
+  Flood flood(config);
+  flood.hello(1);
+  flood.hello(kQuiet);
+  for (std::uint64_t n = 1; n <= 1'000; ++n) flood.send(1, registration(n, "m" + std::to_string(n), 1'000));
+  EXPECT_FALSE(flood.peers_[1].read_from);
+  EXPECT_TRUE(flood.peers_[kQuiet].read_from);
+  ASSERT_TRUE(flood.send(kQuiet, registration(1, "quiet", 0)));
+  EXPECT_NE(flood.engine_->state().registry.latest("quiet"), nullptr) << "it does not wait for the next group";
+}
+
+TEST(Backpressure, ReadsOfTheLogAreGivenOutAFewAtATime) {
+  Flood flood({});
+  for (ConnectionId id = 1; id <= 100; ++id) {
+    flood.hello(id);
+    for (std::uint64_t n = 1; n <= 64; ++n) flood.send(id, question(n, query::ReadLog{1, 10}));
+  }
+  EXPECT_EQ(flood.reads_waiting_, 4u);
+}
+
+TEST(Backpressure, AStreamNameThatNoStreamHasIsRefusedAndNotKept) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.query(1, 1, query::ReadHistory{"model/" + std::string(500'000, 'x'), {}});
+  ASSERT_THAT(bench.replies(1), SizeIs(1));
+  EXPECT_EQ(bench.replies(1)[0].status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(bench.waiting_reads(), 0u);
+}
+
+TEST(Backpressure, WherePeersThatTakeNothingHoldEverythingTheWorstOfThemGoes) {
+  protocol::Config config;
+  config.max_buffered_bytes = 200'000;
+  Flood flood(config);
+  flood.hello(kQuiet);
+  for (std::uint64_t n = 1; n <= 30; ++n) flood.send(kQuiet, registration(n, "m" + std::to_string(n), 10'000));
+  while (flood.write_group()) flood.work();
+  for (ConnectionId id = 1; id <= 2; ++id) {
+    flood.hello(id);
+    flood.peers_[id].takes = false;
+  }
+  flood.send(1, question(1, query::GetModel{"m1", std::nullopt}));
+  flood.send(2, question(1, query::ListModels{}));
+  ASSERT_GT(flood.engine_->buffered_bytes(), config.max_buffered_bytes);
+  const std::size_t got = flood.peers_[kQuiet].got;
+  flood.send(kQuiet, question(100, query::GetModel{"m1", std::nullopt}));
+  EXPECT_EQ(flood.peers_[kQuiet].got, got) << "nobody may add to it";
+  flood.tick(1'000);
+  flood.work();
+  EXPECT_GT(flood.peers_[kQuiet].got, got);
+  EXPECT_FALSE(flood.peers_[2].open);
+  EXPECT_TRUE(flood.peers_[1].open);
+  EXPECT_TRUE(flood.peers_[kQuiet].read_from);
+}
+
+TEST(Backpressure, RememberedAnswersOfBatchesAreBounded) {
+  Flood flood({});
+  flood.hello(1);
+  flood.send(1, registration(1, "m", 0));
+  flood.write_group();
+  const std::size_t before = allocated_bytes;
+  // Batches of which nothing comes, each with a hundred answers to be remembered.
+  Batch batch;
+  for (int i = 0; i < 100; ++i) {
+    checkpoint::SetPolicy nothing_new;
+    batch.items.push_back({SingleCommand(checkpoint::Command(nothing_new)), std::nullopt});
+  }
+  for (std::uint64_t n = 2; n <= 1'001; ++n) {
+    Request request;
+    request.correlation_id = request.command_number = n;
+    request.body = Command(batch);
+    flood.send(1, codec::encode_client_frame(request).value());
+  }
+  EXPECT_EQ(flood.engine_->state().sequence, 2u);
+  EXPECT_LT(allocated_bytes - before, 24 * kMiB);
+}
+
+}  // namespace
+}  // namespace tensorforge::test
