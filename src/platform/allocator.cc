@@ -22,4 +22,10 @@ bool RollingWindowScheduler::admit(std::uint64_t now_ms) {
   return true;
 }
 
+std::uint64_t RollingWindowScheduler::wait_ms() const {
+  const std::lock_guard lock(mutex_);
+  if (recent_count_ < limit_) return 0;
+  return recent_.empty() ? window_ms_ : window_ms_ - (latest_ms_ - recent_.front().at_ms);
+}
+
 }  // namespace tensorforge::allocator

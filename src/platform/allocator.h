@@ -20,6 +20,9 @@ class RollingWindowScheduler {
 
   /// Whether the request may go now; one that may is counted, one that may not is not. Amortised O(1).
   bool admit(std::uint64_t now_ms);
+  /// Milliseconds from the latest time seen until a request may go, if no other goes first. With a limit of 0 none ever
+  /// may, and this is the window.
+  std::uint64_t wait_ms() const;
 
  private:
   struct Admitted {
@@ -28,7 +31,7 @@ class RollingWindowScheduler {
   };
   const std::uint64_t window_ms_;
   const std::size_t limit_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::deque<Admitted> recent_;  // by time, each once
   std::size_t recent_count_{};
   std::uint64_t latest_ms_{};

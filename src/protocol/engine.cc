@@ -27,6 +27,8 @@ constexpr std::size_t kReadBytes = 256;
 constexpr std::size_t kLargeFrameBytes = codec::FrameReader::kKeptBytes;
 /// A page under memory pressure, unless one element is larger.
 constexpr std::size_t kPressedReplyBytes = std::size_t{16} << 10U;
+/// Actors without a connection whose use of the rate limit is still known.
+constexpr std::size_t kMaxGoneActors = 4'096;
 /// A peer that takes nothing for so long is closed where there is no room for the others.
 constexpr std::uint64_t kSlowMs = 1'000;
 
@@ -60,6 +62,7 @@ struct Engine::Connection {
   Phase phase{Phase::Greeting};
   service::Caller caller;  ///< from the hello
   bool may_change{};       ///< it has a session
+  ActorRate* rate{};       ///< of its actor; nullptr: there is no limit, or no hello yet
 
   codec::FrameReader input;
   bool input_waits{};  ///< there may be a whole frame in `input`
@@ -152,6 +155,7 @@ void Engine::close(Connection& connection) {
   const auto session = sessions_.find(connection.caller.session);
   if (session != sessions_.end() && session->second == id) sessions_.erase(session);
   std::erase_if(reads_, [&](const auto& read) { return read.second.connection == id; });
+  leave_actor(connection);
   buffered_ -= connection.buffered;
   large_frames_ -= connection.large_frame;
   connections_.erase(id);
@@ -228,6 +232,41 @@ void Engine::close_who_takes_nothing() {
     if (worst == nullptr) return;
     close(*worst);
   }
+}
+
+void Engine::count_actor(Connection& connection) {
+  if (config_.rate_limit_requests == 0) return;
+  const auto [rate, is_new] =
+      rates_.try_emplace(connection.caller.actor, config_.rate_limit_window_ms, config_.rate_limit_requests);
+  connection.rate = &rate->second;
+  ++connection.rate->connections;
+}
+
+/// Whoever connects again does not begin anew, unless a whole window has passed.
+void Engine::leave_actor(const Connection& connection) {
+  if (connection.rate == nullptr || --connection.rate->connections > 0) return;
+  gone_actors_.push_back({connection.caller.actor, now_.boot_ms});
+  while (!gone_actors_.empty() && (gone_actors_.size() > kMaxGoneActors ||
+                                   now_.boot_ms >= gone_actors_.front().at + config_.rate_limit_window_ms)) {
+    // Its last connection may have gone again since: then it stands further behind, or is taken off a little early.
+    const auto rate = rates_.find(gone_actors_.front().actor);
+    if (rate != rates_.end() && rate->second.connections == 0) rates_.erase(rate);
+    gone_actors_.pop_front();
+  }
+}
+
+/// kResourceExhausted: the actor asks too often. A retry of what is in the log is answered whatever the rate is.
+absl::Status Engine::check_rate(const Connection& connection, const Request& request) {
+  if (connection.rate == nullptr) return absl::OkStatus();
+  if (connection.may_change && std::holds_alternative<Command>(request.body)) {
+    const service::Sessions::Session* session = service_.state().sessions.find(connection.caller.session);
+    if (session != nullptr && session->find(request.command_number) != nullptr) return absl::OkStatus();
+  }
+  if (connection.rate->window.admit(now_.boot_ms)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      fmt::format("actor {}: over {} requests in {} ms: nothing was done, ask again in {} ms",
+                  names::quoted(connection.caller.actor), config_.rate_limit_requests, config_.rate_limit_window_ms,
+                  connection.rate->window.wait_ms()));
 }
 
 /// Whether the frame at hand has to wait until others are whole.
@@ -383,6 +422,7 @@ void Engine::on_hello(Connection& connection, Hello&& hello) {
   welcome.opened_at = hello.opened_at.value_or(state.sequence);
 
   connection.caller.actor = std::move(hello.actor);
+  count_actor(connection);
   if (hello.session) {
     if (const auto* known = state.sessions.find(*hello.session)) welcome.opened_at = known->opened_at;
     const auto other = sessions_.find(*hello.session);
@@ -403,6 +443,9 @@ void Engine::on_request(Connection& connection, const Request& request) {
     return fail(connection, absl::InvalidArgumentError("correlation id 0: they count from 1"));
   }
   if (!journal_status_.ok()) return answer_unavailable(connection, request.correlation_id);
+  if (absl::Status status = check_rate(connection, request); !status.ok()) {
+    return answer(connection, request.correlation_id, refusal(std::move(status)));
+  }
   service_.set_max_reply_bytes(max_reply_bytes());
   if (const auto* command = std::get_if<Command>(&request.body)) return on_command(connection, request, *command);
   on_query(connection, request, std::get<Query>(request.body));

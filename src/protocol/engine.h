@@ -16,6 +16,7 @@
 #include "codec/frame_reader.h"
 #include "codec/reply.h"
 #include "codec/request.h"
+#include "platform/allocator.h"
 #include "platform/result.h"
 #include "service/log_reader.h"
 #include "service/service.h"
@@ -37,7 +38,9 @@ struct Config {
   std::size_t max_buffered_bytes{std::size_t{48} << 20U};
   /// Records waiting for the disk; then nobody is read from, and from a half on only who has little among them.
   std::size_t max_gathered_bytes{std::size_t{8} << 20U};
-  std::size_t frames_per_turn{64};  ///< of one connection, before the others have their turn
+  std::size_t frames_per_turn{64};      ///< of one connection, before the others have their turn
+  std::uint64_t rate_limit_requests{};  ///< of one actor in any rate_limit_window_ms; 0: no limit
+  std::uint64_t rate_limit_window_ms{1'000};
   std::uint64_t hello_timeout_ms{10'000};
   std::uint64_t half_frame_timeout_ms{30'000};   ///< a frame that began and does not end
   std::uint64_t slow_reader_timeout_ms{30'000};  ///< answers wait and the peer takes none
@@ -131,6 +134,12 @@ class Engine {
 
  private:
   struct Connection;
+  /// What counts against rate_limit_requests: of all connections of one actor together.
+  struct ActorRate {
+    ActorRate(std::uint64_t window_ms, std::size_t limit) : window(window_ms, limit) {}
+    allocator::RollingWindowScheduler window;
+    std::size_t connections{};  ///< of the actor, now
+  };
   /// A read of the log that somebody waits for.
   struct PendingRead {
     ConnectionId connection{};
@@ -170,6 +179,9 @@ class Engine {
   void on_command(Connection&, const Request&, const Command&);
   void on_query(Connection&, const Request&, const Query&);
   absl::Status check_hello(const Hello&) const;
+  absl::Status check_rate(const Connection&, const Request&);
+  void count_actor(Connection&);
+  void leave_actor(const Connection&);
   Reply status_reply() const;
   Reply refusal(absl::Status) const;
   void answer(Connection&, std::uint64_t correlation_id, Reply&&);
@@ -197,13 +209,19 @@ class Engine {
   std::vector<ConnectionId> reading_changed_;
   std::map<ReadId, PendingRead> reads_;
   ReadId last_read_{};
-  std::size_t reads_begun_{};             ///< and not done
-  std::deque<ConnectionId> read_turns_;   ///< with reads that wait to begin, each once
-  std::size_t buffered_{};                ///< by all connections
-  std::size_t highest_level_{};           ///< pressure_level() at the last effects
-  std::size_t large_frames_{};            ///< room that was given to frames on their way
-  std::deque<ConnectionId> room_wanted_;  ///< with a large frame that waits for room, first come first
-  std::uint64_t group_number_{};          ///< of the group that gathers
+  std::size_t reads_begun_{};               ///< and not done
+  std::deque<ConnectionId> read_turns_;     ///< with reads that wait to begin, each once
+  std::size_t buffered_{};                  ///< by all connections
+  std::size_t highest_level_{};             ///< pressure_level() at the last effects
+  std::size_t large_frames_{};              ///< room that was given to frames on their way
+  std::deque<ConnectionId> room_wanted_;    ///< with a large frame that waits for room, first come first
+  std::map<std::string, ActorRate> rates_;  ///< by actor; empty without a limit
+  struct GoneActor {
+    std::string actor;
+    std::uint64_t at{};  ///< boot clock
+  };
+  std::deque<GoneActor> gone_actors_;  ///< whose last connection went; what they used counts for one more window
+  std::uint64_t group_number_{};       ///< of the group that gathers
   bool group_in_flight_{};
   Sequence durable_{};
   Boundary told_;                    ///< the last boundary that is durable

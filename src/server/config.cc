@@ -224,6 +224,12 @@ const std::vector<Setting>& settings() {
           "frames_per_turn", [](auto& c) -> auto& { return c.protocol.frames_per_turn; },
           "Requests of one connection before the others have their turn"),
       setting(
+          "rate_limit_requests", [](auto& c) -> auto& { return c.protocol.rate_limit_requests; },
+          "Of one actor, over all its connections, in any rate_limit_window_ms; more are refused; 0: no limit"),
+      setting(
+          "rate_limit_window_ms", [](auto& c) -> auto& { return c.protocol.rate_limit_window_ms; },
+          "Of rate_limit_requests"),
+      setting(
           "hello_timeout_ms", [](auto& c) -> auto& { return c.protocol.hello_timeout_ms; },
           "For a connection's first frame"),
       setting(
@@ -324,6 +330,7 @@ absl::Status check(const Config& config) {
       {"max_gathered_bytes", config.protocol.max_gathered_bytes},
       {"max_buffered_bytes", config.protocol.max_buffered_bytes},
       {"frames_per_turn", config.protocol.frames_per_turn},
+      {"rate_limit_window_ms", config.protocol.rate_limit_window_ms},
   };
   for (const auto& [key, value] : positive) {
     if (value == 0) return absl::InvalidArgumentError(fmt::format("{}: 0 would let nobody in", key));

@@ -41,6 +41,19 @@ TEST(RollingWindowScheduler, AdmitsUpToTheLimitAndAgainWhenTheWindowHasPassed) {
   EXPECT_TRUE(scheduler.admit(1'150));
 }
 
+TEST(RollingWindowScheduler, TellsHowLongToWait) {
+  allocator::RollingWindowScheduler scheduler(100, 2);
+  EXPECT_EQ(scheduler.wait_ms(), 0u);
+  EXPECT_TRUE(scheduler.admit(1'000));
+  EXPECT_EQ(scheduler.wait_ms(), 0u);
+  EXPECT_TRUE(scheduler.admit(1'050));
+  EXPECT_EQ(scheduler.wait_ms(), 50u);
+  EXPECT_FALSE(scheduler.admit(1'099));
+  EXPECT_EQ(scheduler.wait_ms(), 1u);
+  EXPECT_TRUE(scheduler.admit(1'100));
+  EXPECT_EQ(allocator::RollingWindowScheduler(100, 0).wait_ms(), 100u);
+}
+
 TEST(RollingWindowScheduler, DoesNotCountWhatItRefused) {
   allocator::RollingWindowScheduler scheduler(100, 1);
   EXPECT_TRUE(scheduler.admit(0));

@@ -442,6 +442,84 @@ TEST(Engine, CorrelationIdZeroIsTheConnectionsOwn) {
   EXPECT_FALSE(bench.peer(1).open);
 }
 
+// ---- rate limits
+
+protocol::Config three_a_second() {
+  protocol::Config config;
+  config.rate_limit_requests = 3;
+  config.rate_limit_window_ms = 1'000;
+  return config;
+}
+
+TEST(EngineRateLimit, RefusesWhatIsOverItAndSaysWhenToAskAgain) {
+  EngineBench bench(three_a_second());
+  bench.hello(1);
+  bench.query(1, 1, query::ListModels{});
+  bench.tick(300);
+  bench.command(1, 2, register_model("a"));
+  bench.query(1, 3, query::ReadLog{});
+  bench.command(1, 4, register_model("b"));
+  bench.settle();
+  bench.run_reads();
+  const Sequence sequence = bench.state().sequence;
+  ASSERT_THAT(bench.replies(1), SizeIs(4));
+  for (const Reply& reply : bench.replies(1)) {
+    EXPECT_EQ(reply.status.code(), reply.correlation_id == 4 ? StatusCode::kResourceExhausted : StatusCode::kOk);
+    if (reply.correlation_id != 4) continue;
+    EXPECT_EQ(message_of(reply), "actor \"ann\": over 3 requests in 1000 ms: nothing was done, ask again in 700 ms");
+  }
+  bench.tick(699);
+  bench.command(1, 4, register_model("b"));
+  EXPECT_EQ(bench.state().sequence, sequence);
+  bench.tick(1);
+  bench.command(1, 4, register_model("b"));
+  EXPECT_EQ(bench.state().sequence, sequence + 1) << "the refused number is as good as new";
+  EXPECT_TRUE(bench.peer(1).open);
+}
+
+TEST(EngineRateLimit, IsOfAnActorOverAllItsConnections) {
+  EngineBench bench(three_a_second());
+  Hello bob = session_hello(SessionId{3});
+  bob.actor = "bob";
+  bench.hello(1, session_hello(SessionId{1}));
+  bench.hello(2, session_hello(SessionId{2}));
+  bench.hello(3, bob);
+  bench.query(1, 1, query::ListModels{});
+  bench.query(1, 2, query::ListModels{});
+  bench.query(2, 1, query::ListModels{});
+  bench.query(2, 2, query::ListModels{});
+  bench.query(3, 1, query::ListModels{});
+  EXPECT_EQ(bench.replies(2).at(1).status.code(), StatusCode::kResourceExhausted);
+  EXPECT_TRUE(bench.replies(3).at(0).status.ok()) << "another actor";
+  bench.disconnect(1);
+  bench.disconnect(2);
+  bench.hello(4, session_hello(SessionId{1}));
+  bench.query(4, 1, query::ListModels{});
+  EXPECT_EQ(bench.replies(4).at(0).status.code(), StatusCode::kResourceExhausted) << "connecting again does not help";
+  bench.disconnect(4);
+  bench.tick(1'000);
+  bench.hello(5, session_hello(SessionId{1}));
+  bench.query(5, 1, query::ListModels{});
+  EXPECT_TRUE(bench.replies(5).at(0).status.ok());
+}
+
+TEST(EngineRateLimit, ARetryOfWhatIsInTheLogIsAnswered) {
+  EngineBench bench(three_a_second());
+  bench.hello(1);
+  bench.command(1, 1, register_model("a"));
+  bench.settle();
+  bench.query(1, 2, query::ListModels{});
+  bench.query(1, 3, query::ListModels{});
+  bench.disconnect(1);
+  bench.hello(1);
+  bench.command(1, 1, register_model("a"));
+  bench.command(1, 2, register_model("b"));
+  bench.run_reads();
+  ASSERT_THAT(correlations(bench.replies(1)), ElementsAre(1, 2));
+  EXPECT_EQ(result_of<result::Registered>(bench.replies(1)[0]).model_id, "a");
+  EXPECT_EQ(bench.replies(1)[1].status.code(), StatusCode::kResourceExhausted);
+}
+
 // ---- the end
 
 TEST(Engine, WhenTheDiskFailsEveryOpenAndLaterCallIsUnavailable) {
