@@ -45,5 +45,6 @@ const Level* find_level(std::string_view name);
 
 // One file each.
 RunResult run_power(std::uint64_t seed, const Scratch&);
+RunResult run_simulate(std::uint64_t seed, const Scratch&);
 
 }  // namespace tensorforge::crashtest
