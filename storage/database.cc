@@ -14,6 +14,7 @@
 #include <rocksdb/table.h>
 #include <rocksdb/table_properties.h>
 #include <rocksdb/write_batch.h>
+#include <spdlog/spdlog.h>
 
 #include "storage/bytes.h"
 #include "storage/files.h"
@@ -27,6 +28,30 @@ constexpr const char* kFormatKey = "format";
 constexpr const char* kLogIdKey = "log_id";
 constexpr const char* kFirstSequenceKey = "first_sequence";
 constexpr const char* kToStartKey = "incarnation_to_start";
+
+/// Passes on what the library has to say to the log of the service. It takes the place of the LOG file, whose own
+/// failed writes, on a disk that is full, would end the process by an assertion before anybody is told of the disk.
+class ServiceLogger final : public rocksdb::Logger {
+ public:
+  explicit ServiceLogger(spdlog::level::level_enum warnings = spdlog::level::warn)
+      : Logger(spdlog::should_log(spdlog::level::debug) ? rocksdb::InfoLogLevel::INFO_LEVEL
+                                                        : rocksdb::InfoLogLevel::WARN_LEVEL),
+        warnings_(warnings) {}
+  using rocksdb::Logger::Logv;
+  void Logv(const char* format, va_list arguments) override {
+    Logv(rocksdb::InfoLogLevel::INFO_LEVEL, format, arguments);
+  }
+  void Logv(rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
+    if (level < GetInfoLogLevel()) return;
+    char text[1024];
+    if (std::vsnprintf(text, sizeof text, format, arguments) < 0) return;
+    spdlog::log(level >= rocksdb::InfoLogLevel::WARN_LEVEL ? warnings_ : spdlog::level::debug, "rocksdb: {}", text);
+  }
+  void LogHeader(const char*, va_list) override {}
+
+ private:
+  spdlog::level::level_enum warnings_;
+};
 
 /// Takes the place of the LOG file, which opening would otherwise create, and keeps the warnings.
 class WarningsLogger final : public rocksdb::Logger {
@@ -138,7 +163,7 @@ rocksdb::DBOptions Database::options() const {
   options.max_total_wal_size = std::uint64_t{64} << 20U;
   options.db_write_buffer_size = std::size_t{64} << 20U;
   options.max_open_files = 512;
-  options.keep_log_file_num = 5;
+  options.info_log = std::make_shared<ServiceLogger>();
   options.max_bgerror_resume_count = 0;  // a failed write is final
   return options;
 }
@@ -150,6 +175,7 @@ Result<std::unique_ptr<Database>> Database::create(const std::shared_ptr<rocksdb
   options.create_if_missing = true;
   options.create_missing_column_families = true;
   options.error_if_exists = true;
+  options.info_log = std::make_shared<ServiceLogger>(spdlog::level::debug);  // it warns that nothing is there yet
   rocksdb::DB* db = nullptr;
   rocksdb::Status status = rocksdb::DB::Open(options, path, descriptors(), &database->handles_, &db);
   database->db_.reset(db);

@@ -131,5 +131,15 @@ TEST_F(FullDiskTest, RefusesChangesBelowTheReserveAndHealsByItself) {
   EXPECT_EQ(daemon->stop(), 0) << daemon->errors();
 }
 
+TEST_F(FullDiskTest, IsFinalAndHarmlessWhereThereIsNoReserve) {
+  const auto daemon = start({"--reserve", "0"});
+  const auto client = connect();
+  ASSERT_TRUE(client->call(pool_creation()).status.ok());
+  Load load(*client, "m", 16);
+  load.wait_for_answers(300);
+  fill_up(0);
+  expect_final_and_harmless(*daemon, load, *client);
+}
+
 }  // namespace
 }  // namespace tensorforge

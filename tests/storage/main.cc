@@ -4,6 +4,8 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include "storage/data_directory.h"
@@ -15,6 +17,7 @@ namespace {
 /// Appends until it is killed, and writes each sequence that was acknowledged to standard output, as a client would
 /// have seen it.
 int write_until_killed(const char* data_dir) {
+  spdlog::set_default_logger(spdlog::stderr_logger_st("writer"));
   tensorforge::storage::OpenOptions options;
   options.data_dir = data_dir;
   tensorforge::storage::Served served(options);
