@@ -45,8 +45,11 @@ class CallJournal {
     calls_.push_back(std::move(call));
     return calls_.size() - 1;
   }
-  /// A command whose number came when it was sent, and so after begin().
-  void sent_as(std::size_t handle, std::uint64_t number) { calls_[handle].number = number; }
+  /// A command whose session and number came when it was sent, and so after begin().
+  void sent_as(std::size_t handle, const SessionId& session, std::uint64_t number) {
+    calls_[handle].session = session;
+    calls_[handle].number = number;
+  }
   void answer(std::size_t handle, Reply reply) {
     reply.correlation_id = 0;
     calls_[handle].answered = ++now_;

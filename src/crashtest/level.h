@@ -36,6 +36,8 @@ struct Scratch {
 struct Level {
   std::string_view name, description;
   RunResult (*run)(std::uint64_t seed, const Scratch&);
+  /// The seed decides everything; else only what is asked and what is done, and real processes take their time.
+  bool repeats_exactly{true};
 };
 
 /// In the order in which they are run.
@@ -45,6 +47,7 @@ const Level* find_level(std::string_view name);
 
 // One file each.
 RunResult run_power(std::uint64_t seed, const Scratch&);
+RunResult run_kill(std::uint64_t seed, const Scratch&);
 RunResult run_simulate(std::uint64_t seed, const Scratch&);
 
 }  // namespace tensorforge::crashtest

@@ -563,7 +563,7 @@ class SimulatedWorld {
     trace_.number(static_cast<std::uint64_t>(answer.status.code()));
     trace_.number(answer.reply.sequence);
     if (!answer.request_id.empty()) {
-      calls_.sent_as(handle, std::stoull(answer.request_id.substr(answer.request_id.find('-') + 1)));
+      calls_.sent_as(handle, client.session, std::stoull(answer.request_id.substr(answer.request_id.find('-') + 1)));
     }
     const bool by_service = answer.reply.correlation_id != 0 && !absl::IsUnavailable(answer.status);
     if (!by_service) return note_unknown(answer.status);

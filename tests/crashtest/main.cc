@@ -1,3 +1,4 @@
+#include <cstdlib>
 #include <optional>
 
 #include <gtest/gtest.h>
@@ -7,6 +8,7 @@
 
 int main(int argc, char** argv) {
   if (const std::optional<int> code = tensorforge::storage::run_log_check_if_asked(argc, argv)) return *code;
+  setenv("TENSORFORGED", TENSORFORGED_PATH, 1);
   spdlog::set_level(spdlog::level::off);
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();

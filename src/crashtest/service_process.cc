@@ -1,0 +1,122 @@
+#include "crashtest/service_process.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "storage/crash_point.h"
+
+namespace tensorforge::crashtest {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::vector<char*> pointers(std::vector<std::string>& strings) {
+  std::vector<char*> result;
+  for (std::string& string : strings) result.push_back(string.data());
+  result.push_back(nullptr);
+  return result;
+}
+
+std::chrono::milliseconds left_until(Clock::time_point deadline) {
+  return std::max(std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()),
+                  std::chrono::milliseconds(0));
+}
+
+}  // namespace
+
+std::string service_path() {
+  if (const char* path = std::getenv("TENSORFORGED")) return path;
+  std::error_code error;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  return (self.parent_path() / "tensorforged").string();
+}
+
+Result<ServiceProcess> ServiceProcess::start(const std::vector<std::string>& arguments, const std::string& errors_path,
+                                             const std::string& crash_point) {
+  std::vector<std::string> words{service_path()};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<std::string> variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
+  if (!crash_point.empty()) variables.push_back(fmt::format("{}={}", storage::kCrashPointVariable, crash_point));
+
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) return absl::InternalError("no pipe can be made");
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, errors_path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
+  pid_t pid = -1;
+  const int error =
+      posix_spawn(&pid, words[0].c_str(), &actions, nullptr, pointers(words).data(), pointers(variables).data());
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  if (error == 0) return ServiceProcess(pid, ends[0]);
+  close(ends[0]);
+  return absl::InternalError(fmt::format("cannot run {}: {}; the variable TENSORFORGED says where it is", words[0],
+                                         std::generic_category().message(error)));
+}
+
+ServiceProcess::ServiceProcess(ServiceProcess&& other) noexcept
+    : pid_(std::exchange(other.pid_, -1)),
+      output_(std::exchange(other.output_, -1)),
+      text_(std::move(other.text_)),
+      end_(other.end_) {}
+
+ServiceProcess::~ServiceProcess() {
+  if (pid_ < 0) return;
+  if (!end_) {
+    signal(SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  close(output_);
+}
+
+std::optional<std::uint64_t> ServiceProcess::wait_until_ready(std::chrono::milliseconds patience) {
+  const Clock::time_point deadline = Clock::now() + patience;
+  while (text_.find('\n') == std::string::npos) {
+    pollfd readable{output_, POLLIN, 0};
+    if (poll(&readable, 1, static_cast<int>(left_until(deadline).count())) <= 0) return std::nullopt;
+    std::array<char, 256> buffer{};
+    const ssize_t size = read(output_, buffer.data(), buffer.size());
+    if (size <= 0) return std::nullopt;
+    text_.append(buffer.data(), static_cast<std::size_t>(size));
+  }
+  const std::size_t comma = text_.find(", ");  // "ready on HOST:PORT, N events, recovered in T ms"
+  if (!text_.starts_with("ready on ") || comma == std::string::npos) return std::nullopt;
+  return std::strtoull(text_.c_str() + comma + 2, nullptr, 10);
+}
+
+void ServiceProcess::signal(int number) const {
+  if (!end_) ::kill(pid_, number);
+}
+
+std::optional<int> ServiceProcess::wait_for_end(std::chrono::milliseconds patience) {
+  const Clock::time_point deadline = Clock::now() + patience;
+  while (!end_) {
+    int status = 0;
+    if (waitpid(pid_, &status, WNOHANG) == pid_) {
+      end_ = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+    } else if (Clock::now() >= deadline) {
+      break;
+    } else {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+  return end_;
+}
+
+}  // namespace tensorforge::crashtest

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+
+#include "platform/result.h"
+
+namespace tensorforge::crashtest {
+
+/// Where the program `tensorforged` is: what the variable TENSORFORGED of the environment says, or else beside this
+/// program.
+std::string service_path();
+
+/// A process of `tensorforged`.
+///
+/// Threads: belongs to one.
+class ServiceProcess {
+ public:
+  /// kInternal: it cannot be started.
+  static Result<ServiceProcess> start(const std::vector<std::string>& arguments, const std::string& errors_path,
+                                      const std::string& crash_point);
+  ServiceProcess(ServiceProcess&& other) noexcept;
+  ServiceProcess& operator=(ServiceProcess&&) = delete;
+  /// Kills it if it runs.
+  ~ServiceProcess();
+
+  /// How many events it recovered, once it serves; nullopt: it ended before, or does not in that time.
+  std::optional<std::uint64_t> wait_until_ready(std::chrono::milliseconds);
+  void signal(int number) const;
+  /// The exit code, or minus the signal that ended it; nullopt: it runs on.
+  std::optional<int> wait_for_end(std::chrono::milliseconds);
+
+ private:
+  ServiceProcess(pid_t pid, int output) : pid_(pid), output_(output) {}
+  pid_t pid_;
+  int output_;  ///< its standard output, to be read
+  std::string text_;
+  std::optional<int> end_;
+};
+
+}  // namespace tensorforge::crashtest
