@@ -23,17 +23,17 @@ class Mutation {
   void operator()(const BlockAllocated& event) {
     Pool& pool = pool_of(event.device_id);
     for (const std::size_t offset : event.evicted) erase(pool, pool.at_offset(offset).id);
-    Block block;
-    block.id = event.block;
-    block.offset = event.offset;
-    block.size = event.actual_size;
-    block.status = event.request.pinned ? BlockStatus::Pinned : BlockStatus::Allocated;
-    block.tensor_id = event.request.tensor_id;
-    block.allocated_at = block.last_accessed = event.at;
-    block.alignment = event.request.alignment;
-    block.priority = event.request.priority;
+    const LiveBlock block{event.block,
+                          event.offset,
+                          event.actual_size,
+                          event.request.pinned ? BlockStatus::Pinned : BlockStatus::Allocated,
+                          event.request.tensor_id,
+                          event.at,
+                          event.at,
+                          event.request.alignment,
+                          event.request.priority};
     if (undo_ != nullptr) undo_->blocks.push_back({event.device_id, event.block, std::nullopt});
-    change(pool, [&] { pool.insert(std::move(block)); });
+    change(pool, [&] { pool.insert(block); });
     state_.next_block_number_ = std::max(state_.next_block_number_, event.block.number + 1);
   }
   void operator()(const AllocationRefused&) {}
@@ -75,7 +75,7 @@ class Mutation {
   }
   void note(const Pool& pool, EntityId block) {
     if (undo_ == nullptr) return;
-    undo_->blocks.push_back({pool.device().device_id, block, to_memory_block(pool.at(block))});
+    undo_->blocks.push_back({pool.device().device_id, block, to_live_block(pool.at(block))});
   }
   void erase(Pool& pool, EntityId block) {
     note(pool, block);
@@ -91,7 +91,7 @@ class Mutation {
     Pool& pool = pool_of(former.device_id);
     change(pool, [&] {
       if (pool.find(former.block) != nullptr) pool.erase(former.block);
-      if (former.value) pool.insert(to_block(former.block, *former.value));
+      if (former.value) pool.insert(*former.value);
     });
   }
 

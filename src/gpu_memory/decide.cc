@@ -90,9 +90,9 @@ AllocationRefused refused(const Pool& pool, const Allocate& command, std::size_t
           cause,
           actual_size,
           pool.device().total_memory,
-          pool.free_space().bytes(),
+          pool.placement().free_bytes(),
           pool.cached_bytes(command.request.priority),
-          pool.free_space().largest()};
+          pool.placement().largest_hole()};
 }
 
 Result<Events> decide_one(const State& state, const CreatePool& command, const Context&) {
@@ -125,11 +125,11 @@ Result<Events> decide_one(const State& state, const Allocate& command, const Con
   }
   BlockAllocated event{command.device_id, request, {context.incarnation, state.next_block_number()}, 0, actual_size, {},
                        context.now};
-  if (const auto hole = pool.free_space().best_fit(actual_size, request.alignment)) {
+  if (const Place* const hole = pool.placement().best_fit(actual_size, request.alignment)) {
     event.offset = align_up(hole->offset, request.alignment);
     return Events{std::move(event)};
   }
-  const std::size_t available = pool.free_space().bytes() + pool.cached_bytes(request.priority);
+  const std::size_t available = pool.placement().free_bytes() + pool.cached_bytes(request.priority);
   if (available < actual_size) return refuse(AllocationFailure::OutOfMemory);
   const auto plan = plan_eviction(pool, actual_size, request.alignment, request.priority);
   if (!plan) return refuse(AllocationFailure::Fragmented);
@@ -173,8 +173,8 @@ Result<Events> decide_one(const State& state, const Evict& command, const Contex
   std::size_t freed = 0;
   auto next = (*pool)->next_cached(std::nullopt);
   while (next && freed < command.needed && events.size() < context.max_changes) {
-    events.emplace_back(BlockEvicted{command.device_id, (*pool)->at_offset(next->offset).id, next->size, false});
-    freed += next->size;
+    events.emplace_back(BlockEvicted{command.device_id, next->block->id, next->block->size, false});
+    freed += next->block->size;
     next = (*pool)->next_cached(next);
   }
   if (!events.empty()) std::get<BlockEvicted>(events.back()).more = next && freed < command.needed;

@@ -9,32 +9,32 @@ namespace {
 class Compactor {
  public:
   /// For the blocks that begin at or behind `from`; those before it are where they belong.
-  Compactor(const Pool& pool, std::size_t from) : end_(pool.live().end()) {
-    for (auto at = pool.live().lower_bound(from); at != pool.live().begin() && cursor_ == 0;) {
-      --at;
-      if (at->second->status != BlockStatus::Pinned) cursor_ = at->second->extent().end();
-    }
-    pinned_ = pool.live().upper_bound(cursor_);
-    if (pinned_ != pool.live().begin()) --pinned_;
+  Compactor(const Pool& pool, std::size_t from) : pool_(pool) {
+    const Block* last = from == 0 ? nullptr : pool.last_live(from - 1);
+    while (last != nullptr && last->status == BlockStatus::Pinned) last = pool.previous_live(*last);
+    if (last != nullptr) cursor_ = last->end();
+    pinned_ = pool.last_live(cursor_);
+    if (pinned_ == nullptr) pinned_ = pool.first_live();
   }
 
   std::size_t place(const Block& block) {
     std::size_t to = align_up(cursor_, block.alignment);
-    for (; pinned_ != end_; ++pinned_) {
-      const Block& obstacle = *pinned_->second;
-      if (obstacle.status != BlockStatus::Pinned || obstacle.extent().end() <= to) continue;
+    for (; pinned_ != nullptr; pinned_ = pool_.next_live(*pinned_)) {
+      const Block& obstacle = *pinned_;
+      if (obstacle.status != BlockStatus::Pinned || obstacle.end() <= to) continue;
       if (to + block.size <= obstacle.offset) break;
-      to = align_up(obstacle.extent().end(), block.alignment);
+      to = align_up(obstacle.end(), block.alignment);
     }
     cursor_ = to + block.size;
     return to;
   }
 
  private:
+  const Pool& pool_;
   std::size_t cursor_{};  ///< end of the block placed last
   // The first Pinned block that can still be in the way: places only rise, so what ends below one is never looked at
   // again.
-  Pool::ByOffset::const_iterator pinned_, end_;
+  const Block* pinned_{};
 };
 
 }  // namespace
@@ -48,11 +48,11 @@ class Compactor {
 std::vector<BlockMove> plan_moves(const Pool& pool, std::size_t limit) {
   std::vector<BlockMove> moves;
   Compactor compactor(pool, pool.settled());
-  for (auto at = pool.live().lower_bound(pool.settled()); at != pool.live().end() && moves.size() < limit; ++at) {
-    const auto& [offset, block] = *at;
-    if (block->status == BlockStatus::Pinned) continue;
-    const std::size_t to = compactor.place(*block);
-    if (to != offset) moves.push_back({block.get(), to});
+  for (const Block* at = pool.first_live(pool.settled()); at != nullptr && moves.size() < limit;
+       at = pool.next_live(*at)) {
+    if (at->status == BlockStatus::Pinned) continue;
+    const std::size_t to = compactor.place(*at);
+    if (to != at->offset) moves.push_back({at, to});
   }
   return moves;
 }

@@ -1,7 +1,6 @@
 #include "gpu_memory/eviction.h"
 
 #include <algorithm>
-#include <functional>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -19,23 +18,21 @@ Extent between(std::size_t begin, std::size_t end) { return {begin, end - begin}
 /// The holes that grow while blocks are taken, on top of a pool that stays as it is.
 class GrowingHoles {
  public:
-  explicit GrowingHoles(const FreeSpace& free) : free_(free) {}
-
   /// The hole in which the bytes of a block are once it is taken.
-  Extent take(Extent block) {
+  Extent take(const Block& block) {
     std::size_t begin = block.offset;
     std::size_t end = block.end();
     if (const auto before = begin_of_.extract(begin)) {
       begin = before.mapped();
       end_of_.erase(begin);
-    } else if (const auto hole = free_.hole_ending_at(begin)) {
-      begin = hole->offset;
+    } else if (block.before != nullptr && block.before->is_hole) {
+      begin = block.before->offset;
     }
     if (const auto behind = end_of_.extract(end)) {
       end = behind.mapped();
       begin_of_.erase(end);
-    } else if (const auto hole = free_.hole_at(end)) {
-      end = hole->end();
+    } else if (block.behind != nullptr && block.behind->is_hole) {
+      end = block.behind->end();
     }
     begin_of_[end] = begin;
     end_of_[begin] = end;
@@ -43,8 +40,7 @@ class GrowingHoles {
   }
 
  private:
-  const FreeSpace& free_;
-  // Of each hole that has a taken block in it, and so is not one of free_'s: end -> begin, and begin -> end.
+  // Of each hole that has a taken block in it, and so is not one of the pool's: end -> begin, and begin -> end.
   absl::flat_hash_map<std::size_t, std::size_t> begin_of_, end_of_;
 };
 
@@ -55,10 +51,10 @@ struct Taken {
 
 std::optional<Taken> take_until_fit(const Pool& pool, std::size_t size, std::size_t alignment,
                                     std::int32_t max_priority) {
-  GrowingHoles holes(pool.free_space());
+  GrowingHoles holes;
   for (auto block = pool.next_cached(std::nullopt, max_priority); block;
        block = pool.next_cached(block, max_priority)) {
-    const Extent hole = holes.take({block->offset, block->size});
+    const Extent hole = holes.take(*block->block);
     if (fits(hole, size, alignment)) return Taken{*block, hole};
   }
   return std::nullopt;
@@ -67,11 +63,11 @@ std::optional<Taken> take_until_fit(const Pool& pool, std::size_t size, std::siz
 /// The live blocks in `hole`, all of them taken, but for `last`: most recently accessed first.
 std::vector<CachedBlock> others_in(const Pool& pool, const Taken& taken) {
   std::vector<CachedBlock> blocks;
-  for (auto at = pool.live().lower_bound(taken.hole.offset); at != pool.live().end() && at->first < taken.hole.end();
-       ++at) {
-    if (at->first != taken.last.offset) blocks.push_back(to_cached_block(*at->second));
+  for (const Block* at = pool.first_live(taken.hole.offset); at != nullptr && at->offset < taken.hole.end();
+       at = pool.next_live(*at)) {
+    if (at != taken.last.block) blocks.push_back(to_cached_block(*at));
   }
-  std::sort(blocks.begin(), blocks.end(), std::greater<>());
+  std::sort(blocks.rbegin(), blocks.rend());
   return blocks;
 }
 
@@ -84,7 +80,7 @@ std::vector<CachedBlock> others_in(const Pool& pool, const Taken& taken) {
 // in the run: without it the run, which only gets shorter, has no fit. At the end the run is the one hole with a fit.
 std::optional<EvictionPlan> plan_eviction(const Pool& pool, std::size_t size, std::size_t alignment,
                                           std::int32_t max_priority) {
-  if (!pool.reclaimable_space().best_fit(size, alignment)) return std::nullopt;
+  if (!pool.fits_without_cached(size, alignment)) return std::nullopt;
   const auto taken = take_until_fit(pool, size, alignment, max_priority);
   if (!taken) return std::nullopt;
 
@@ -93,8 +89,7 @@ std::optional<EvictionPlan> plan_eviction(const Pool& pool, std::size_t size, st
   for (const CachedBlock& block : others_in(pool, *taken)) {
     if (block.offset < run.offset || block.offset >= run.end()) continue;
     const bool before_last = block.offset < taken->last.offset;
-    const Extent shorter =
-        before_last ? between(block.offset + block.size, run.end()) : between(run.offset, block.offset);
+    const Extent shorter = before_last ? between(block.block->end(), run.end()) : between(run.offset, block.offset);
     if (fits(shorter, size, alignment)) {
       run = shorter;
     } else {

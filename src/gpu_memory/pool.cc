@@ -1,19 +1,21 @@
 #include "gpu_memory/pool.h"
 
 #include <algorithm>
+#include <cassert>
 #include <charconv>
+#include <stdexcept>
 #include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "gpu_memory/defragment.h"
-#include "gpu_memory/state_machine.h"
 
 namespace tensorforge::gpu_memory {
 namespace {
 
 constexpr std::string_view kFreePrefix = "free-";
+constexpr std::size_t kLongestChain = 1'024;
 
 std::string free_block_id(std::size_t offset) { return fmt::format("{}{}", kFreePrefix, offset); }
 
@@ -43,12 +45,18 @@ Digest block_digest(const std::string& device_id, const Block& block) {
       .number(block.size)
       .number(static_cast<std::uint64_t>(block.status))
       .number(1)  // a live block has a tensor
-      .text(block.tensor_id)
+      .text(block.tensor_id())
       .number(block.allocated_at)
       .number(block.last_accessed)
       .number(block.alignment)
       .number(static_cast<std::uint64_t>(std::int64_t{block.priority}))
       .digest();
+}
+
+/// The first piece that begins at or behind `from_offset`; nullptr: there is none.
+const Place* first_place(const Placement& placement, std::size_t from_offset) {
+  const Place* const place = placement.containing(from_offset);
+  return place == nullptr || place->offset == from_offset ? place : place->behind;
 }
 
 std::optional<std::size_t> free_block_offset(std::string_view block_id) {
@@ -78,33 +86,22 @@ MemoryBlock to_memory_block(const Block& block) {
           block.offset,
           block.size,
           block.status,
-          block.tensor_id,
+          block.tensor_id(),
           block.allocated_at,
           block.last_accessed,
           block.alignment,
           block.priority};
 }
 
-Block to_block(EntityId id, const MemoryBlock& block) {
-  return {id,
-          block.offset,
-          block.size,
-          block.status,
-          block.tensor_id.value(),
-          block.allocated_at,
-          block.last_accessed,
-          block.alignment,
-          block.priority,
-          {}};
+LiveBlock to_live_block(const Block& block) {
+  return {block.id,           block.offset,        block.size,      block.status,  block.tensor_id(),
+          block.allocated_at, block.last_accessed, block.alignment, block.priority};
 }
 
-CachedBlock to_cached_block(const Block& block) {
-  return {block.last_accessed, block.offset, block.size, block.priority};
-}
+CachedBlock to_cached_block(const Block& block) { return {block.last_accessed, block.offset, block.priority, &block}; }
 
-Pool::Pool(GpuDevice device) : device_(std::move(device)), digest_(device_digest(device_)) {
-  free_.add({0, device_.total_memory});
-}
+Pool::Pool(GpuDevice device)
+    : device_(std::move(device)), digest_(device_digest(device_)), placement_(device_.total_memory) {}
 
 PoolStats Pool::stats() const {
   PoolStats stats;
@@ -112,22 +109,59 @@ PoolStats Pool::stats() const {
   stats.allocated_bytes = bytes(BlockStatus::Allocated);
   stats.pinned_bytes = bytes(BlockStatus::Pinned);
   stats.cached_bytes = bytes(BlockStatus::Cached);
-  stats.free_bytes = free_.bytes();
-  stats.largest_free_block = free_.largest();
+  stats.free_bytes = placement_.free_bytes();
+  stats.largest_free_block = placement_.largest_hole();
   stats.fragmentation_ratio = fragmentation(stats.largest_free_block, stats.free_bytes);
   stats.allocation_count = live_count();
-  stats.block_count = live_count() + free_.count();
+  stats.block_count = live_count() + placement_.hole_count();
   return stats;
 }
 
 const Block* Pool::find(EntityId id) const {
   const auto found = by_id_.find(id);
-  return found == by_id_.end() ? nullptr : found->second;
+  return found == by_id_.end() ? nullptr : *found;
 }
 
-const Block& Pool::at(EntityId id) const { return *by_id_.at(id); }
+Pool::ById::iterator Pool::iterator_at(EntityId id) {
+  const auto found = by_id_.find(id);
+  if (found == by_id_.end()) throw std::out_of_range(format_entity_id(kBlockIdPrefix, id));
+  return found;
+}
 
-const Block& Pool::at_offset(std::size_t offset) const { return *by_offset_.at(offset); }
+const Block& Pool::at(EntityId id) const {
+  if (const Block* const found = find(id)) return *found;
+  throw std::out_of_range(format_entity_id(kBlockIdPrefix, id));
+}
+
+const Block& Pool::at_offset(std::size_t offset) const {
+  const Block* const found = first_live(offset);
+  if (found == nullptr || found->offset != offset) throw std::out_of_range(fmt::format("no block at {}", offset));
+  return *found;
+}
+
+const Block* Pool::first_live(std::size_t from_offset) const {
+  const Place* place = first_place(placement_, from_offset);
+  while (place != nullptr && place->is_hole) place = place->behind;
+  return static_cast<const Block*>(place);
+}
+
+const Block* Pool::next_live(const Block& block) const {
+  const Place* place = block.behind;
+  if (place != nullptr && place->is_hole) place = place->behind;  // two holes never touch
+  return static_cast<const Block*>(place);
+}
+
+const Block* Pool::previous_live(const Block& block) const {
+  const Place* place = block.before;
+  if (place != nullptr && place->is_hole) place = place->before;
+  return static_cast<const Block*>(place);
+}
+
+const Block* Pool::last_live(std::size_t offset) const {
+  const Place* place = offset < device_.total_memory ? placement_.containing(offset) : placement_.last();
+  if (place != nullptr && place->is_hole) place = place->before;
+  return static_cast<const Block*>(place);
+}
 
 std::optional<MemoryBlock> Pool::block(std::string_view block_id) const {
   if (const auto id = parse_entity_id(kBlockIdPrefix, block_id)) {
@@ -136,26 +170,17 @@ std::optional<MemoryBlock> Pool::block(std::string_view block_id) const {
     return to_memory_block(*found);
   }
   if (const auto offset = free_block_offset(block_id)) {
-    if (const auto hole = free_.hole_at(*offset)) return free_block(*hole);
+    const Place* const place = placement_.containing(*offset);
+    if (place != nullptr && place->is_hole && place->offset == *offset) return free_block(place->extent());
   }
   return std::nullopt;
 }
 
 std::vector<MemoryBlock> Pool::blocks(std::size_t from_offset, std::size_t limit) const {
   std::vector<MemoryBlock> out;
-  auto live = by_offset_.lower_bound(from_offset);
-  auto hole = free_.holes().lower_bound(from_offset);
-  while (out.size() < limit) {
-    const bool no_live = live == by_offset_.end();
-    const bool no_hole = hole == free_.holes().end();
-    if (no_live && no_hole) break;
-    if (no_hole || (!no_live && live->first < hole->first)) {
-      out.push_back(to_memory_block(*live->second));
-      ++live;
-    } else {
-      out.push_back(free_block({hole->first, hole->second}));
-      ++hole;
-    }
+  for (const Place* place = first_place(placement_, from_offset); place != nullptr && out.size() < limit;
+       place = place->behind) {
+    out.push_back(place->is_hole ? free_block(place->extent()) : to_memory_block(static_cast<const Block&>(*place)));
   }
   return out;
 }
@@ -163,12 +188,23 @@ std::vector<MemoryBlock> Pool::blocks(std::size_t from_offset, std::size_t limit
 std::vector<MemoryBlock> Pool::blocks_for_tensor(std::string_view tensor_id, std::size_t from_offset,
                                                  std::size_t limit) const {
   std::vector<MemoryBlock> out;
-  const auto found = by_tensor_.find(std::string(tensor_id));
-  if (found == by_tensor_.end()) return out;
-  const auto& offsets = found->second;
-  for (auto at = offsets.lower_bound(from_offset); at != offsets.end() && out.size() < limit; ++at) {
-    out.push_back(to_memory_block(at_offset(*at)));
+  const auto found = tensors_.find(std::string(tensor_id));
+  if (found == tensors_.end()) return out;
+  const TensorBlocks& tensor = found->second;
+  if (tensor.by_offset != nullptr) {
+    for (auto at = tensor.by_offset->lower_bound(from_offset); at != tensor.by_offset->end() && out.size() < limit;
+         ++at) {
+      out.push_back(to_memory_block(*at->second));
+    }
+    return out;
   }
+  std::vector<const Block*> blocks;
+  for (const Block* block = tensor.first; block != nullptr; block = block->tensor_behind) {
+    if (block->offset >= from_offset) blocks.push_back(block);
+  }
+  std::sort(blocks.begin(), blocks.end(), [](const Block* a, const Block* b) { return a->offset < b->offset; });
+  if (blocks.size() > limit) blocks.resize(limit);
+  for (const Block* const block : blocks) out.push_back(to_memory_block(*block));
   return out;
 }
 
@@ -183,7 +219,7 @@ std::size_t Pool::cached_bytes(std::int32_t max_priority) const {
 }
 
 std::optional<CachedBlock> Pool::next_cached(const std::optional<CachedBlock>& after, std::int32_t max_priority) const {
-  CachedBlock from{0, 0, 0, std::numeric_limits<std::int32_t>::min()};
+  CachedBlock from;
   if (after) {
     from.last_accessed = after->last_accessed;
     from.offset = after->offset + 1;
@@ -191,27 +227,62 @@ std::optional<CachedBlock> Pool::next_cached(const std::optional<CachedBlock>& a
   return cached_.first(from, [max_priority](std::int32_t lowest) { return lowest <= max_priority; });
 }
 
-void Pool::insert(Block block) {
-  unsettle(block.offset);
-  auto owned = std::make_unique<Block>(std::move(block));
-  Block& placed = *owned;
-  by_id_.emplace(placed.id, &placed);
-  by_offset_.emplace(placed.offset, std::move(owned));
-  by_tensor_[placed.tensor_id].insert(placed.offset);
-  occupy(placed.extent(), placed.status);
-  index(placed);
+bool Pool::fits_without_cached(std::size_t size, std::size_t alignment) const {
+  if (reclaimable_) return reclaimable_->best_fit(size, alignment).has_value();
+  return placement_.best_fit(size, alignment) != nullptr;
+}
+
+void Pool::insert(const LiveBlock& live) {
+  unsettle(live.offset);
+  Block& block = *blocks_.make();
+  block.id = live.id;
+  block.status = live.status;
+  block.priority = live.priority;
+  block.allocated_at = live.allocated_at;
+  block.last_accessed = live.last_accessed;
+  block.alignment = live.alignment;
+  occupy(block, {live.offset, live.size});
+  join_tensor(block, *tensors_.try_emplace(live.tensor_id).first);
+  by_id_.insert(&block);
+  index(block);
 }
 
 void Pool::erase(EntityId id) {
-  Block& block = mutable_at(id);
+  const auto found = iterator_at(id);
+  Block& block = **found;
   unsettle(block.offset);
   unindex(block);
-  vacate(block.extent(), block.status);
-  const auto tensor = by_tensor_.find(block.tensor_id);
-  tensor->second.erase(block.offset);
-  if (tensor->second.empty()) by_tensor_.erase(tensor);
-  by_id_.erase(id);
-  by_offset_.erase(block.offset);
+  by_id_.erase(found);
+  leave_tensor(block);
+  if (block.tensor->second.count == 0) tensors_.erase(block.tensor->first);
+  vacate(block);
+  blocks_.give_back(&block);
+}
+
+void Pool::join_tensor(Block& block, Tensors::value_type& tensor) {
+  block.tensor = &tensor;
+  TensorBlocks& blocks = tensor.second;
+  block.tensor_before = nullptr;
+  block.tensor_behind = blocks.first;
+  if (blocks.first != nullptr) blocks.first->tensor_before = &block;
+  blocks.first = &block;
+  ++blocks.count;
+  if (blocks.by_offset != nullptr) {
+    blocks.by_offset->emplace(block.offset, &block);
+  } else if (blocks.count > kLongestChain) {
+    blocks.by_offset = std::make_unique<absl::btree_map<std::size_t, Block*>>();
+    for (Block* at = blocks.first; at != nullptr; at = at->tensor_behind) blocks.by_offset->emplace(at->offset, at);
+  }
+}
+
+void Pool::leave_tensor(Block& block) {
+  TensorBlocks& blocks = block.tensor->second;
+  (block.tensor_before == nullptr ? blocks.first : block.tensor_before->tensor_behind) = block.tensor_behind;
+  if (block.tensor_behind != nullptr) block.tensor_behind->tensor_before = block.tensor_before;
+  --blocks.count;
+  if (blocks.by_offset == nullptr) return;
+  blocks.by_offset->erase(block.offset);
+  if (blocks.count < kLongestChain / 2) blocks.by_offset.reset();
 }
 
 void Pool::set_status(EntityId id, BlockStatus status) {
@@ -238,35 +309,48 @@ void Pool::move(EntityId id, std::size_t to) {
   Block& block = mutable_at(id);
   unsettle(std::min(block.offset, to));
   unindex(block);
-  vacate(block.extent(), block.status);
-  auto& offsets = by_tensor_.find(block.tensor_id)->second;
-  offsets.erase(block.offset);
-  offsets.insert(to);
-  const auto found = by_offset_.find(block.offset);
-  auto owned = std::move(found->second);
-  by_offset_.erase(found);
-  by_offset_.emplace(to, std::move(owned));
-  block.offset = to;
-  occupy(block.extent(), block.status);
+  leave_tensor(block);
+  const Extent moved{to, block.size};
+  vacate(block);
+  occupy(block, moved);
+  join_tensor(block, *block.tensor);
   index(block);
   settled_ = next_unsettled(*this);
 }
 
-void Pool::occupy(Extent extent, BlockStatus status) {
-  if (status == BlockStatus::Cached) track_reclaimable();
-  free_.remove(extent);
-  if (status != BlockStatus::Cached && reclaimable_) reclaimable_->remove(extent);
+// An event says where, and not in which hole; most are placed where a best fit would be, or, when a pool is filled or
+// restored, behind all others. A log may have been written by another strategy: then the hole is searched.
+Place& Pool::hole_for(Extent extent, std::size_t alignment) const {
+  const auto has_it = [extent](const Place* hole) {
+    return hole != nullptr && hole->is_hole && hole->offset <= extent.offset &&
+           extent.offset - hole->offset < hole->size && extent.size <= hole->end() - extent.offset;
+  };
+  if (has_it(placement_.last())) return *placement_.last();
+  if (is_power_of_two(alignment) && extent.size % alignment == 0) {
+    if (Place* const hole = placement_.best_fit(extent.size, alignment); has_it(hole)) return *hole;
+  }
+  Place* const hole = placement_.containing(extent.offset);
+  assert(has_it(hole));
+  return *hole;
 }
 
-void Pool::vacate(Extent extent, BlockStatus status) {
-  free_.add(extent);
-  if (status != BlockStatus::Cached && reclaimable_) reclaimable_->add(extent);
+void Pool::occupy(Block& block, Extent extent) {
+  if (block.status == BlockStatus::Cached) track_reclaimable();
+  placement_.occupy(block, extent, hole_for(extent, block.alignment));
+  if (block.status != BlockStatus::Cached && reclaimable_) reclaimable_->remove(extent);
+}
+
+void Pool::vacate(Block& block) {
+  if (block.status != BlockStatus::Cached && reclaimable_) reclaimable_->add(block.extent());
+  placement_.vacate(block);
 }
 
 void Pool::track_reclaimable() {
   if (reclaimable_) return;
   reclaimable_.emplace();
-  for (const auto& [offset, size] : free_.holes()) reclaimable_->add({offset, size});
+  for (const Place* place = placement_.first(); place != nullptr; place = place->behind) {
+    if (place->is_hole) reclaimable_->add(place->extent());
+  }
 }
 
 // What depends on a block's fields but not on where the free space is.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,52 +14,70 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
-#include "absl/container/btree_set.h"
-#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/container/node_hash_map.h"
 #include "gpu_memory/free_space.h"
 #include "gpu_memory/gpu_memory.h"
+#include "gpu_memory/placement.h"
+#include "gpu_memory/slab.h"
+#include "gpu_memory/state_machine.h"
 #include "gpu_memory/summary_tree.h"
 #include "platform/digest.h"
 #include "platform/entity_id.h"
 
 namespace tensorforge::gpu_memory {
 
-/// A live block: Allocated, Pinned or Cached.
-struct Block {
+struct Block;
+
+/// The blocks of one tensor: up to 1,024 in a chain without order, which costs nothing to keep; more are in a tree too,
+/// so that a page of them is found without looking at all.
+struct TensorBlocks {
+  Block* first{};
+  std::size_t count{};
+  std::unique_ptr<absl::btree_map<std::size_t, Block*>> by_offset;  ///< nullptr: the chain is short
+};
+using Tensors = absl::node_hash_map<std::string, TensorBlocks>;
+
+/// A live block: Allocated, Pinned or Cached. Its fields belong to the Pool, its Place to the Placement in that.
+struct Block : Place {
   EntityId id;
-  std::size_t offset{}, size{};
   BlockStatus status{};
-  std::string tensor_id;
+  std::int32_t priority{};
   std::uint64_t allocated_at{}, last_accessed{};
   std::size_t alignment{1};
-  std::int32_t priority{};
-  Digest digest;  ///< kept up by the Pool
+  Tensors::value_type* tensor{};
+  Block* tensor_before{};
+  Block* tensor_behind{};
+  Digest digest;
 
-  Extent extent() const { return {offset, size}; }
+  const std::string& tensor_id() const { return tensor->first; }
 };
 MemoryBlock to_memory_block(const Block&);
-/// The inverse, for a block that is not Free.
-Block to_block(EntityId, const MemoryBlock&);
+LiveBlock to_live_block(const Block&);
 
 /// Whether this is the id of a Free block, there or not: `free-` and a decimal number.
 bool names_free_place(std::string_view block_id);
 /// 1 - largest / all; 0 with nothing free.
 double fragmentation(std::size_t largest_free, std::size_t free_bytes);
 
-/// What eviction needs to know of a Cached block; in LRU order: least recently accessed first, ties by offset.
+/// A Cached block in LRU order: least recently accessed first, ties by offset.
 struct CachedBlock {
   std::uint64_t last_accessed{};
-  std::size_t offset{}, size{};
+  std::size_t offset{};
   std::int32_t priority{};
-  friend auto operator<=>(const CachedBlock&, const CachedBlock&) = default;
+  const Block* block{};
+  friend bool operator<(const CachedBlock& a, const CachedBlock& b) {
+    return a.last_accessed != b.last_accessed ? a.last_accessed < b.last_accessed : a.offset < b.offset;
+  }
 };
 
 CachedBlock to_cached_block(const Block&);
 
 /// One device's memory: its live blocks, the free space between them, and the indexes over both.
 ///
-/// Cost: a change or a look-up is O(log blocks), plus one step per priority for cached_bytes(); lists are O(log blocks)
-/// and their length.
+/// Cost: a change costs a few look-ups by hash and what Placement says; where some block is Cached, and for one of a
+/// tensor with thousands, O(log blocks). Lists are O(log blocks) and their length (of a tensor: up to 1,024 more).
+/// cached_bytes() takes one step per priority.
 /// Threads: none.
 class Pool {
  public:
@@ -80,13 +97,16 @@ class Pool {
   std::vector<MemoryBlock> blocks_for_tensor(std::string_view tensor_id, std::size_t from_offset,
                                              std::size_t limit) const;
 
-  /// The live blocks by offset.
-  using ByOffset = absl::btree_map<std::size_t, std::unique_ptr<Block>>;
-  const ByOffset& live() const { return by_offset_; }
+  /// The live blocks by offset: the first that begins at or behind `from_offset`, and the next one; nullptr: none.
+  const Block* first_live(std::size_t from_offset = 0) const;
+  const Block* next_live(const Block&) const;
+  const Block* previous_live(const Block&) const;
+  /// The last live block that begins at or before `offset`.
+  const Block* last_live(std::size_t offset = std::numeric_limits<std::size_t>::max()) const;
 
-  const FreeSpace& free_space() const { return free_; }
-  /// The bytes of Free and Cached blocks: what eviction could make of them at the very most.
-  const FreeSpace& reclaimable_space() const { return reclaimable_ ? *reclaimable_ : free_; }
+  const Placement& placement() const { return placement_; }
+  /// Whether the request would fit if all Cached blocks went: best_fit() over the bytes of Free and Cached blocks.
+  bool fits_without_cached(std::size_t size, std::size_t alignment) const;
   /// Bytes that no eviction can free: those of Allocated and Pinned blocks.
   std::size_t uncached_bytes() const { return bytes(BlockStatus::Allocated) + bytes(BlockStatus::Pinned); }
   /// Bytes of the Cached blocks with a priority of at most `max_priority`.
@@ -100,7 +120,7 @@ class Pool {
   std::size_t settled() const { return settled_; }
 
   /// Places a live block, all of whose bytes must be free.
-  void insert(Block);
+  void insert(const LiveBlock&);
   void erase(EntityId);
   void set_status(EntityId, BlockStatus);
   void set_last_accessed(EntityId, std::uint64_t at);
@@ -115,11 +135,28 @@ class Pool {
     static Summary join(Summary a, Summary b) { return a < b ? a : b; }
   };
 
-  Block& mutable_at(EntityId id) { return *by_id_.at(id); }
+  struct IdHash {
+    using is_transparent = void;
+    std::size_t operator()(EntityId id) const { return std::hash<EntityId>()(id); }
+    std::size_t operator()(const Block* block) const { return (*this)(block->id); }
+  };
+  struct IdEqual {
+    using is_transparent = void;
+    static EntityId id_of(EntityId id) { return id; }
+    static EntityId id_of(const Block* block) { return block->id; }
+    bool operator()(const auto& a, const auto& b) const { return id_of(a) == id_of(b); }
+  };
+  using ById = absl::flat_hash_set<Block*, IdHash, IdEqual>;
+
+  ById::iterator iterator_at(EntityId id);
+  Block& mutable_at(EntityId id) { return **iterator_at(id); }
   void index(Block&);
   void unindex(Block&);
-  void occupy(Extent, BlockStatus);
-  void vacate(Extent, BlockStatus);
+  Place& hole_for(Extent, std::size_t alignment) const;
+  void occupy(Block&, Extent);
+  void vacate(Block&);
+  void join_tensor(Block&, Tensors::value_type&);
+  void leave_tensor(Block&);
   void track_reclaimable();
   /// A change at `offset` can make blocks move that lie behind it, and no others.
   void unsettle(std::size_t offset) { settled_ = std::min(settled_, offset); }
@@ -128,13 +165,13 @@ class Pool {
 
   GpuDevice device_;
   Digest digest_;
-  ByOffset by_offset_;
-  absl::flat_hash_map<EntityId, Block*, std::hash<EntityId>> by_id_;
-  absl::flat_hash_map<std::string, absl::btree_set<std::size_t>> by_tensor_;
+  Slab<Block> blocks_;
+  ById by_id_;
+  Tensors tensors_;
   std::array<std::size_t, 4> bytes_{};  ///< of the live blocks, by status
 
-  FreeSpace free_;
-  /// Made when the first block of this pool becomes Cached: up to then it is the same as `free_`.
+  Placement placement_;
+  /// The bytes of Free and Cached blocks; made when the first block of this pool becomes Cached.
   std::optional<FreeSpace> reclaimable_;
   SummaryTree<Lru> cached_;
   std::map<std::int32_t, std::size_t> cached_bytes_;  ///< by priority

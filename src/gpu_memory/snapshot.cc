@@ -1,6 +1,6 @@
 #include "gpu_memory/snapshot.h"
 
-#include <utility>
+#include <algorithm>
 
 #include <fmt/format.h>
 
@@ -18,11 +18,11 @@ class Restoration {
     const auto found = state_.pools_.find(device_id);
     return found == state_.pools_.end() ? nullptr : found->second.get();
   }
-  void insert(Pool& pool, Block&& block) {
+  void insert(Pool& pool, const LiveBlock& block) {
     state_.next_block_number_ = std::max(state_.next_block_number_, block.id.number + 1);
     ++state_.live_block_count_;
     state_.digest_ -= pool.digest();
-    pool.insert(std::move(block));
+    pool.insert(block);
     state_.digest_ += pool.digest();
   }
   void set_next_block_number(std::uint64_t number) { state_.next_block_number_ = number; }
@@ -37,8 +37,8 @@ namespace {
 const char* fault_of(const Pool& pool, const LiveBlock& block) {
   if (block.status == BlockStatus::Free || block.size == 0) return "is no live block";
   if (pool.find(block.id) != nullptr) return "is given twice";
-  const auto& live = pool.live();
-  const std::size_t free_from = live.empty() ? 0 : live.rbegin()->second->extent().end();
+  const Block* const last = pool.last_live();
+  const std::size_t free_from = last == nullptr ? 0 : last->end();
   if (block.offset < free_from) return "overlaps the one before";
   const std::size_t total = pool.device().total_memory;
   if (block.offset > total || block.size > total - block.offset) return "ends beyond the memory";
@@ -49,9 +49,9 @@ const char* fault_of(const Pool& pool, const LiveBlock& block) {
 
 void for_each_live_block(const State& state, std::string_view device_id,
                          const std::function<void(const LiveBlock&)>& visit) {
-  for (const auto& [offset, block] : state.pool(device_id)->live()) {
-    visit({block->id, block->offset, block->size, block->status, block->tensor_id, block->allocated_at,
-           block->last_accessed, block->alignment, block->priority});
+  const Pool& pool = *state.pool(device_id);
+  for (const Block* block = pool.first_live(); block != nullptr; block = pool.next_live(*block)) {
+    visit(to_live_block(*block));
   }
 }
 
@@ -72,16 +72,7 @@ absl::Status restore(State& state, std::string_view device_id, const LiveBlock& 
     return absl::DataLossError(fmt::format("block \"{}\" of pool {} {}", format_entity_id(kBlockIdPrefix, block.id),
                                            names::quoted(device_id), fault));
   }
-  restoration.insert(*pool, {block.id,
-                             block.offset,
-                             block.size,
-                             block.status,
-                             block.tensor_id,
-                             block.allocated_at,
-                             block.last_accessed,
-                             block.alignment,
-                             block.priority,
-                             {}});
+  restoration.insert(*pool, block);
   return absl::OkStatus();
 }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -12,18 +11,6 @@ namespace tensorforge::gpu_memory {
 
 // What a snapshot holds of this domain, and the way back. A restored state is equal to the one that was saved in
 // everything that can be seen of it, the order of eviction and the ids to come too.
-
-/// A block that is not Free.
-struct LiveBlock {
-  EntityId id;
-  std::size_t offset{}, size{};
-  BlockStatus status{BlockStatus::Allocated};
-  std::string tensor_id;
-  std::uint64_t allocated_at{}, last_accessed{};
-  std::size_t alignment{1};
-  std::int32_t priority{};
-  bool operator==(const LiveBlock&) const = default;
-};
 
 /// The live blocks of a pool that is there, by offset.
 void for_each_live_block(const State&, std::string_view device_id, const std::function<void(const LiveBlock&)>& visit);

@@ -144,6 +144,18 @@ struct Context {
   std::uint64_t touch_granularity_ms{};  ///< a touch nearer than this to the recorded one makes no event
 };
 
+/// A block that is not Free.
+struct LiveBlock {
+  EntityId id;
+  std::size_t offset{}, size{};
+  BlockStatus status{BlockStatus::Allocated};
+  std::string tensor_id;
+  std::uint64_t allocated_at{}, last_accessed{};
+  std::size_t alignment{1};
+  std::int32_t priority{};
+  bool operator==(const LiveBlock&) const = default;
+};
+
 /// All pools and their blocks.
 ///
 /// Threads: none; the facade locks, the service has one writer. Pointers are valid until the next apply() or undo().
@@ -191,7 +203,7 @@ struct Undo {
   struct Former {
     std::string device_id;
     EntityId block;
-    std::optional<MemoryBlock> value;  ///< nullopt: there was no such block
+    std::optional<LiveBlock> value;  ///< nullopt: there was no such block
   };
   std::vector<Former> blocks;              ///< in the order of the changes
   std::vector<std::string> created_pools;  ///< their blocks are among `blocks`

@@ -22,7 +22,8 @@ namespace tensorforge::gpu_memory {
 /// bit set" where join is bitwise or, "is at most x" where join is the minimum.
 ///
 /// Nodes are merged with a neighbour when both together are half full or less, not kept at a strict minimum: the usual
-/// bound on the height holds for sums of neighbours, and a set that shrinks and grows at one place does not thrash.
+/// bound on the height holds for sums of neighbours, and a set that shrinks and grows at one place does not thrash. A
+/// key that has been alone since the set was empty needs no node: many sets of one key are cheap.
 ///
 /// Threads: none.
 template <class Traits>
@@ -51,7 +52,17 @@ class SummaryTree {
 
   /// `key` must not be in the set.
   void insert(const Key& key) {
-    if (root_.node == nullptr) root_ = {key, Traits::of(key), new Leaf};
+    if (size_ == 0) {
+      root_ = {key, Traits::of(key), nullptr};
+      size_ = 1;
+      return;
+    }
+    if (root_.node == nullptr) {
+      auto* const first = new Leaf;
+      first->items[0] = root_.low;
+      first->count = 1;
+      root_.node = first;
+    }
     Child right;
     if (insert_below(root_, height_, key, right)) {
       auto* const grown = new Inner;
@@ -66,7 +77,13 @@ class SummaryTree {
 
   /// Whether `key` was there.
   bool erase(const Key& key) {
-    if (root_.node == nullptr || erase_below(root_, height_, key) == Erased::Nothing) return false;
+    if (size_ == 0) return false;
+    if (root_.node == nullptr) {
+      if (root_.low < key || key < root_.low) return false;
+      size_ = 0;
+      return true;
+    }
+    if (erase_below(root_, height_, key) == Erased::Nothing) return false;
     --size_;
     while (height_ > 0 && inner(root_).count == 1) {
       const Child only = inner(root_).items[0];
@@ -85,16 +102,21 @@ class SummaryTree {
   /// The lowest key >= `from` for which `condition(of(key))` holds.
   template <class Condition>
   std::optional<Key> first(const Key& from, const Condition& condition) const {
-    if (root_.node == nullptr) return std::nullopt;
-    return first_below(root_, height_, &from, condition);
+    return first(&from, condition);
+  }
+  /// The lowest key of all for which it holds.
+  template <class Condition>
+  std::optional<Key> first_of_all(const Condition& condition) const {
+    return first(nullptr, condition);
   }
   /// The lowest key >= `from`.
   std::optional<Key> first(const Key& from) const {
-    return first(from, [](const Summary&) { return true; });
+    return first(&from, [](const Summary&) { return true; });
   }
   /// The highest key.
   std::optional<Key> last() const {
-    if (root_.node == nullptr) return std::nullopt;
+    if (size_ == 0) return std::nullopt;
+    if (root_.node == nullptr) return root_.low;
     Child child = root_;
     for (unsigned height = height_; height > 0; --height) child = inner(child).items[inner(child).count - 1];
     return leaf(child).items[leaf(child).count - 1];
@@ -106,7 +128,7 @@ class SummaryTree {
   struct Child {
     Key low{};  ///< no key below is lower, and none of the child before is as high
     Summary summary{};
-    void* node{};
+    void* node{};  ///< null: `low` is the only key
   };
   template <class Item>
   struct Node {
@@ -127,19 +149,34 @@ class SummaryTree {
     for (std::size_t i = 1; i < node.count; ++i) all = Traits::join(all, summary_of(node.items[i]));
     return all;
   }
+  /// The same where the items are some of those of which `before` is the join: what has reached it stays there.
+  template <class Item>
+  static Summary join_again(const Node<Item>& node, const Summary& before) {
+    Summary all = summary_of(node.items[0]);
+    for (std::size_t i = 1; i < node.count && all != before; ++i) all = Traits::join(all, summary_of(node.items[i]));
+    return all;
+  }
   static const Key& low_of(const Key& key) { return key; }
   static const Key& low_of(const Child& child) { return child.low; }
 
   static std::size_t lower_bound(const Leaf& node, const Key& key) {
-    const auto begin = node.items.begin();
-    return static_cast<std::size_t>(std::lower_bound(begin, begin + node.count, key) - begin);
+    std::size_t at = 0;
+    for (std::size_t count = node.count; count > 0;) {  // always halved, so that no jump depends on the keys
+      const std::size_t half = (count + 1) / 2;
+      at += node.items[at + half - 1] < key ? half : 0;
+      count -= half;
+    }
+    return at;
   }
   /// The child in which `key` is, or would be.
   static std::size_t child_for(const Inner& node, const Key& key) {
-    const auto begin = node.items.begin() + 1;
-    const auto above = std::upper_bound(begin, node.items.begin() + node.count, key,
-                                        [](const Key& wanted, const Child& child) { return wanted < child.low; });
-    return static_cast<std::size_t>(above - begin);
+    std::size_t at = 0;  // the first child takes all that is lower than the others
+    for (std::size_t count = node.count - 1; count > 0;) {
+      const std::size_t half = (count + 1) / 2;
+      at += key < node.items[at + half].low ? 0 : half;
+      count -= half;
+    }
+    return at;
   }
 
   template <class Item>
@@ -212,7 +249,8 @@ class SummaryTree {
   template <class Item>
   static Erased summarise(Child& parent, const Node<Item>& node) {
     if (node.count == 0) return Erased::Noticed;
-    const Summary before = std::exchange(parent.summary, join_all(node));
+    const Summary before = parent.summary;
+    parent.summary = join_again(node, before);
     return parent.summary == before && node.count > kCapacity / 4 ? Erased::Unnoticed : Erased::Noticed;
   }
   /// After child `i` of `node` lost something: drops it when empty, or merges it with a neighbour when both are small.
@@ -237,6 +275,14 @@ class SummaryTree {
     node.items[i].summary = Traits::join(node.items[i].summary, node.items[i + 1].summary);
     delete right;
     erase_at(node, i + 1);
+  }
+
+  template <class Condition>
+  std::optional<Key> first(const Key* from, const Condition& condition) const {
+    if (size_ == 0 || !condition(root_.summary)) return std::nullopt;
+    if (root_.node != nullptr) return first_below(root_, height_, from, condition);
+    if (from != nullptr && root_.low < *from) return std::nullopt;
+    return root_.low;
   }
 
   /// `from` is null where every key below is known to be in range.

@@ -1,30 +1,51 @@
-// What a placement and a command of the GPU memory domain cost, beside a plain std::set best fit.
-// One iteration of a churn frees a random block and allocates one of random size.
+// What a placement and a command of the GPU memory domain cost, beside a plain std::set best fit. tools/bench/allocator
+// runs all of it and prints a table.
+//
+// Churn: N live blocks fill 80 % of a pool; a step frees a random one and allocates one of random size in its stead.
+// Times are per step; the items per second are operations, of which a step has two. `p99.9` is that of single steps in
+// ns, timed one by one in a second round; both kinds of placement run the same steps and must place alike.
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <optional>
 #include <random>
 #include <set>
+#include <sstream>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include <benchmark/benchmark.h>
 
-#include "gpu_memory/free_space.h"
+#include "gpu_memory/placement.h"
 #include "gpu_memory/state_machine.h"
 
 namespace tensorforge::gpu_memory {
 namespace {
 
 constexpr std::size_t kAlignment = 256;
-constexpr std::size_t kChanges = 300'000;  ///< fixed, or each benchmark would fill its pool anew to guess a number
+constexpr std::size_t kSteps = 200'000;  ///< fixed: a churn goes on where it stopped, never begins anew
+constexpr double kLeast = 512, kMost = 64.0 * 1024 * 1024;
 
-std::size_t random_size(std::mt19937_64& random) { return kAlignment * (1 + random() % 256); }
-std::size_t roomy_total(std::size_t blocks) { return blocks * kAlignment * 128 / 4 * 5; }  // 4/5 of it in use
+/// Log-uniform from 512 bytes to 64 MiB.
+std::size_t random_size(std::mt19937_64& random) {
+  std::uniform_real_distribution<double> exponent(std::log(kLeast), std::log(kMost));
+  return align_up(static_cast<std::size_t>(std::exp(exponent(random))), kAlignment);
+}
+std::size_t roomy_total(std::size_t blocks) {  // 4/5 of it in use
+  return static_cast<std::size_t>(static_cast<double>(blocks) * (kMost - kLeast) / std::log(kMost / kLeast) * 1.25);
+}
 
 /// The textbook: holes by (size, offset) and by offset, and a scan over the holes that are large enough.
 class SetBestFit {
@@ -67,44 +88,132 @@ class SetBestFit {
   std::map<std::size_t, std::size_t> by_offset_;
 };
 
-template <class Space>
-void churn_of_holes(benchmark::State& run) {
-  const auto count = static_cast<std::size_t>(run.range(0));
-  std::mt19937_64 random(1);
-  Space space;
-  space.add({0, roomy_total(count)});
-  std::vector<Extent> live(count);
-  const auto place = [&](Extent& block) {
-    const std::size_t size = random_size(random);
-    const std::optional<Extent> hole = space.best_fit(size, kAlignment);
-    if (!hole) return block = {};
-    block = {align_up(hole->offset, kAlignment), size};
-    space.remove(block);
-    return block;
-  };
-  for (Extent& block : live) place(block);
-  for (std::size_t i = 0; i < 2 * count; ++i) {  // until the holes are those of a pool that has run for long
-    Extent& block = live[random() % count];
-    if (block.size > 0) space.add(block);
-    place(block);
+/// The baseline and the placement core behind one face: a live block is what `allocate` fills and `free` empties.
+class SetPlacement {
+ public:
+  using Live = Extent;
+  explicit SetPlacement(std::size_t total) { space_.add({0, total}); }
+  bool allocate(Live& live, std::size_t size, std::size_t alignment) {
+    const std::optional<Extent> hole = space_.best_fit(size, alignment);
+    if (!hole) return false;
+    live = {align_up(hole->offset, alignment), size};
+    space_.remove(live);
+    return true;
   }
-  for (auto _ : run) {
-    Extent& block = live[random() % count];
-    if (block.size > 0) space.add(block);
-    benchmark::DoNotOptimize(place(block));
-  }
-}
-BENCHMARK_TEMPLATE(churn_of_holes, SetBestFit)->Arg(1'000)->Arg(100'000)->Arg(1'000'000)->Iterations(kChanges);
-BENCHMARK_TEMPLATE(churn_of_holes, FreeSpace)->Arg(1'000)->Arg(100'000)->Arg(1'000'000)->Iterations(kChanges);
+  void free(Live& live) { space_.add(live); }
 
-template <class Space>
-void misaligned_holes(benchmark::State& run) {
-  Space space;
-  for (std::size_t i = 0; i < 100'000; ++i) space.add({i * 8192 + 1, 4096});
-  for (auto _ : run) benchmark::DoNotOptimize(space.best_fit(4096, 4096));
+ private:
+  SetBestFit space_;
+};
+class CorePlacement {
+ public:
+  using Live = Place;
+  explicit CorePlacement(std::size_t total) : placement_(total) {}
+  bool allocate(Live& live, std::size_t size, std::size_t alignment) {
+    Place* const hole = placement_.best_fit(size, alignment);
+    if (hole == nullptr) return false;
+    placement_.occupy(live, {align_up(hole->offset, alignment), size}, *hole);
+    return true;
+  }
+  void free(Live& live) { placement_.vacate(live); }
+
+ private:
+  Placement placement_;
+};
+
+struct Step {
+  std::size_t victim{}, size{};
+};
+
+/// p99.9 of `step` over `steps`, in ns.
+template <class Steps, class Run>
+double p999(const Steps& steps, const Run& run_step) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<std::int64_t> times;
+  times.reserve(steps.size());
+  for (const auto& step : steps) {
+    const auto begin = Clock::now();
+    run_step(step);
+    times.push_back(std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count());
+  }
+  const auto at = times.begin() + static_cast<std::ptrdiff_t>(times.size() - 1 - times.size() / 1'000);
+  std::nth_element(times.begin(), at, times.end());
+  return static_cast<double>(*at);
 }
-BENCHMARK_TEMPLATE(misaligned_holes, SetBestFit);
-BENCHMARK_TEMPLATE(misaligned_holes, FreeSpace);
+
+/// A pool of `count` blocks that has run for long.
+template <class Placement>
+class Churn {
+ public:
+  explicit Churn(std::size_t count) : random_(count), placement_(roomy_total(count)), live_(count) {
+    for (std::size_t i = 0; i < count; ++i) run({i, random_size(random_)});
+    for (std::size_t i = 0; i < 2 * count; ++i) run(random_step());
+  }
+  std::vector<Step> random_steps(std::size_t count) {
+    std::vector<Step> steps(count);
+    for (Step& step : steps) step = random_step();
+    return steps;
+  }
+  void run(const Step& step) {
+    typename Placement::Live& live = live_[step.victim];
+    if (live.size > 0) placement_.free(live);
+    if (!placement_.allocate(live, step.size, kAlignment)) live = {};
+    sum_of_offsets_ = sum_of_offsets_ * 31 + live.offset;
+  }
+  std::size_t sum_of_offsets() const { return sum_of_offsets_; }
+
+ private:
+  Step random_step() { return {random_() % live_.size(), random_size(random_)}; }
+
+  std::mt19937_64 random_;
+  Placement placement_;
+  std::vector<typename Placement::Live> live_;  ///< size 0: nothing was large enough
+  std::size_t sum_of_offsets_{};
+};
+
+/// The one churn of its kind and size: filling a pool takes longer than measuring in it.
+template <class Kind>
+Kind& churn_of(std::size_t count) {
+  static std::map<std::size_t, std::unique_ptr<Kind>> made;
+  auto& churn = made[count];
+  if (churn == nullptr) churn = std::make_unique<Kind>(count);
+  return *churn;
+}
+
+template <class Kind>
+void measure_churn(benchmark::State& run, Kind& churn) {
+  const auto steps = churn.random_steps(kSteps);
+  std::size_t next = 0;
+  for (auto _ : run) churn.run(steps[next++]);
+  run.SetItemsProcessed(2 * run.iterations());
+  run.counters["p99.9"] = p999(churn.random_steps(kSteps), [&](const auto& step) { churn.run(step); });
+}
+
+template <class Placement>
+void churn_of_holes(benchmark::State& run) {
+  auto& churn = churn_of<Churn<Placement>>(static_cast<std::size_t>(run.range(0)));
+  measure_churn(run, churn);
+  run.counters["offsets"] = static_cast<double>(churn.sum_of_offsets() % 1'000'003);
+}
+BENCHMARK_TEMPLATE(churn_of_holes, SetPlacement)->Arg(1'000)->Arg(100'000)->Arg(1'000'000)->Iterations(kSteps);
+BENCHMARK_TEMPLATE(churn_of_holes, CorePlacement)->Arg(1'000)->Arg(100'000)->Arg(1'000'000)->Iterations(kSteps);
+
+/// 100,000 holes of the right size, none of them aligned.
+template <class Placement>
+void misaligned_holes(benchmark::State& run) {
+  constexpr std::size_t kHoles = 100'000;
+  Placement placement(kHoles * 8192);
+  std::vector<typename Placement::Live> live(2 * kHoles + 1);
+  placement.allocate(live[0], 1, 1);
+  for (std::size_t i = 1; i < live.size(); ++i) placement.allocate(live[i], i + 1 == live.size() ? 4095 : 4096, 1);
+  for (std::size_t i = 1; i < live.size() - 1; i += 2) placement.free(live[i]);
+  typename Placement::Live never;
+  for (auto _ : run) {
+    if (placement.allocate(never, 4096, 4096)) run.SkipWithError("a hole is aligned");
+  }
+}
+BENCHMARK_TEMPLATE(misaligned_holes, SetPlacement);
+BENCHMARK_TEMPLATE(misaligned_holes, CorePlacement);
 
 /// A state with one pool, driven by commands as the service drives it.
 class Machine {
@@ -119,8 +228,8 @@ class Machine {
     return &last_->front();
   }
   /// The id of the new block; empty: refused.
-  std::string place(std::size_t size, std::int32_t priority = 0) {
-    const Event* const event = run(Allocate{"gpu0", {"tensor", size, kAlignment, false, priority}});
+  std::string place(std::size_t size, std::int32_t priority = 0, std::string tensor = "tensor") {
+    const Event* const event = run(Allocate{"gpu0", {std::move(tensor), size, kAlignment, false, priority}});
     const auto* const placed = event == nullptr ? nullptr : std::get_if<BlockAllocated>(event);
     return placed == nullptr ? "" : format_entity_id(kBlockIdPrefix, placed->block);
   }
@@ -131,21 +240,39 @@ class Machine {
   Result<Events> last_{Events{}};
 };
 
+/// The churn by commands: each block is of a tensor of its own, or all are of one.
+template <bool kOneTensor>
+class CommandChurn {
+ public:
+  explicit CommandChurn(std::size_t count) : random_(count), machine_(roomy_total(count)), live_(count) {
+    for (std::size_t i = 0; i < count; ++i) run({i, random_size(random_)});
+    for (std::size_t i = 0; i < count; ++i) run(random_step());
+  }
+  std::vector<Step> random_steps(std::size_t count) {
+    std::vector<Step> steps(count);
+    for (Step& step : steps) step = random_step();
+    return steps;
+  }
+  void run(const Step& step) {
+    std::string& id = live_[step.victim];
+    if (!id.empty()) machine_.run(FreeBlock{"gpu0", id});
+    id = machine_.place(step.size, 0, kOneTensor ? "tensor" : "t" + std::to_string(step.victim));
+  }
+
+ private:
+  Step random_step() { return {random_() % live_.size(), random_size(random_)}; }
+
+  std::mt19937_64 random_;
+  Machine machine_;
+  std::vector<std::string> live_;  ///< ids; empty: nothing was large enough
+};
+
+template <bool kOneTensor>
 void churn_of_commands(benchmark::State& run) {
-  const auto count = static_cast<std::size_t>(run.range(0));
-  std::mt19937_64 random(1);
-  Machine machine(roomy_total(count));
-  std::vector<std::string> live(count);
-  const auto replace = [&] {
-    std::string& id = live[random() % count];
-    if (!id.empty()) machine.run(FreeBlock{"gpu0", id});
-    id = machine.place(random_size(random));
-  };
-  for (std::string& id : live) id = machine.place(random_size(random));
-  for (std::size_t i = 0; i < count; ++i) replace();
-  for (auto _ : run) replace();
+  measure_churn(run, churn_of<CommandChurn<kOneTensor>>(static_cast<std::size_t>(run.range(0))));
 }
-BENCHMARK(churn_of_commands)->Arg(1'000)->Arg(100'000)->Arg(1'000'000)->Iterations(kChanges);
+BENCHMARK_TEMPLATE(churn_of_commands, false)->Arg(1'000)->Arg(100'000)->Arg(1'000'000)->Iterations(kSteps);
+BENCHMARK_TEMPLATE(churn_of_commands, true)->Arg(1'000'000)->Iterations(kSteps);
 
 /// `count` Cached blocks of 256 bytes, with an Allocated one behind every eighth.
 void fill_with_cached(Machine& machine, std::size_t count) {
@@ -161,7 +288,7 @@ void refusal_over_cached_blocks(benchmark::State& run) {
   fill_with_cached(machine, count);
   for (auto _ : run) benchmark::DoNotOptimize(machine.run(Allocate{"gpu0", {"tensor", 16 * kAlignment}}));
 }
-BENCHMARK(refusal_over_cached_blocks)->Arg(1'000)->Arg(1'000'000)->Iterations(kChanges);
+BENCHMARK(refusal_over_cached_blocks)->Arg(1'000)->Arg(1'000'000)->Iterations(kSteps);
 
 void allocation_that_evicts_eight(benchmark::State& run) {
   const auto count = static_cast<std::size_t>(run.range(0));
@@ -169,7 +296,7 @@ void allocation_that_evicts_eight(benchmark::State& run) {
   fill_with_cached(machine, count);
   for (auto _ : run) machine.run(CacheBlock{"gpu0", machine.place(8 * kAlignment)});
 }
-BENCHMARK(allocation_that_evicts_eight)->Arg(1'000)->Arg(1'000'000)->Iterations(kChanges);
+BENCHMARK(allocation_that_evicts_eight)->Arg(1'000)->Arg(1'000'000)->Iterations(kSteps);
 
 }  // namespace
 }  // namespace tensorforge::gpu_memory

@@ -10,12 +10,16 @@
 #include <set>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "gpu_memory/summary_tree.h"
 
 namespace tensorforge::gpu_memory {
 namespace {
+
+using testing::ElementsAre;
+using testing::Pair;
 
 constexpr std::size_t kMax = std::numeric_limits<std::size_t>::max();
 
@@ -25,13 +29,9 @@ TEST(FreeSpace, MergesWhatTouchesAndSplitsWhatIsCut) {
   space.add({30, 10});
   EXPECT_EQ(space.count(), 2U);
   space.add({20, 10});
-  EXPECT_EQ(space.hole_at(10), (Extent{10, 30}));
-  EXPECT_EQ(space.hole_ending_at(40), (Extent{10, 30}));
-  EXPECT_EQ(space.hole_at(20), std::nullopt);
-  EXPECT_EQ(space.hole_ending_at(30), std::nullopt);
+  EXPECT_THAT(space.holes(), ElementsAre(Pair(10, 30)));
   space.remove({15, 5});
-  EXPECT_EQ(space.hole_at(10), (Extent{10, 5}));
-  EXPECT_EQ(space.hole_at(20), (Extent{20, 20}));
+  EXPECT_THAT(space.holes(), ElementsAre(Pair(10, 5), Pair(20, 20)));
   space.remove({10, 5});
   space.remove({20, 20});
   EXPECT_EQ(space.count(), 0U);
@@ -140,6 +140,9 @@ TEST(SummaryTreeProperty, AgreesWithASetWhileItGrowsAndShrinks) {
           std::find_if(set.lower_bound(from), set.end(), [&](std::uint64_t k) { return k % 1000 <= most; });
       ASSERT_EQ(tree.first(from, [&](std::uint64_t lowest) { return lowest <= most; }),
                 want == set.end() ? std::nullopt : std::optional(*want));
+      const auto lowest = std::find_if(set.begin(), set.end(), [&](std::uint64_t k) { return k % 1000 <= most; });
+      ASSERT_EQ(tree.first_of_all([&](std::uint64_t rest) { return rest <= most; }),
+                lowest == set.end() ? std::nullopt : std::optional(*lowest));
     }
     while (!set.empty()) {
       ASSERT_TRUE(tree.erase(*set.begin()));

@@ -1,5 +1,6 @@
 #include "gpu_memory/state_machine.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -169,6 +170,61 @@ TEST_F(GpuMemoryStateMachine, DefragmentsInStepsToTheSameEnd) {
   }
   EXPECT_EQ(done, whole);
   EXPECT_THAT(more, ElementsAre(true, true, false));
+}
+
+// A best fit would have put it elsewhere: the log is history, whatever the strategy is now.
+TEST_F(GpuMemoryStateMachine, PlacesARecordedBlockWhereItsEventSays) {
+  place(100);
+  const std::string freed = place(50);
+  place(100);
+  run(FreeBlock{"gpu0", freed});  // the best fit for 10 bytes is [100, 150)
+  const auto record = [&](std::uint64_t number, std::size_t offset, std::size_t alignment) {
+    given({BlockAllocated{"gpu0", {"old", 10, alignment}, {0xABC, number}, offset, 10, {}, 1}});
+  };
+  record(90, 600, 1);
+  record(91, 120, 2);
+  record(92, 990, 1);
+  EXPECT_THAT(state_.blocks_for_tensor("gpu0", "old", 0, kAll),
+              ElementsAre(testing::Field(&MemoryBlock::offset, 120U), testing::Field(&MemoryBlock::offset, 600U),
+                          testing::Field(&MemoryBlock::offset, 990U)));
+  std::size_t end = 0;
+  for (const MemoryBlock& block : blocks()) {
+    EXPECT_EQ(block.offset, end);
+    end += block.size;
+  }
+  EXPECT_EQ(end, 1000U);
+}
+
+TEST_F(GpuMemoryStateMachine, ListsATensorOfThousandsOfBlocksByOffset) {
+  constexpr std::size_t kCount = 3'000;
+  given({PoolCreated{{"gpu1", 4 * kCount, 0, {}}}});
+  std::vector<std::string> ids;
+  std::mt19937 random(1);
+  const auto check = [&] {
+    std::vector<MemoryBlock> want;
+    for (const MemoryBlock& block : state_.blocks("gpu1", 0, kAll)) {
+      if (block.status != Free) want.push_back(block);
+    }
+    ASSERT_EQ(want.size(), ids.size());
+    ASSERT_EQ(state_.blocks_for_tensor("gpu1", "t", 0, kAll), want);
+    const std::size_t from = random() % (2 * kCount);
+    std::erase_if(want, [&](const MemoryBlock& block) { return block.offset < from; });
+    want.resize(std::min<std::size_t>(want.size(), 10));
+    ASSERT_EQ(state_.blocks_for_tensor("gpu1", "t", from, 10), want);
+  };
+  for (std::size_t i = 0; i < kCount; ++i) {
+    const Events events = run(Allocate{"gpu1", {"t", 1 + random() % 3}});
+    ids.push_back(format_entity_id(kBlockIdPrefix, std::get<BlockAllocated>(events.at(0)).block));
+    if (i % 200 == 0) check();
+  }
+  std::shuffle(ids.begin(), ids.end(), random);
+  while (!ids.empty()) {
+    run(FreeBlock{"gpu1", ids.back()});
+    ids.pop_back();
+    if (ids.size() % 200 == 0) check();
+    if (ids.size() == kCount / 2) run(Defragment{"gpu1"});
+  }
+  EXPECT_THAT(state_.blocks_for_tensor("gpu1", "t", 0, kAll), IsEmpty());
 }
 
 TEST_F(GpuMemoryStateMachine, LeavesOutATouchNearTheRecordedOne) {

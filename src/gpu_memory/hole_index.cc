@@ -1,0 +1,91 @@
+#include "gpu_memory/hole_index.h"
+
+#include <cassert>
+#include <limits>
+
+namespace tensorforge::gpu_memory {
+
+HoleIndex::BySize::Summary HoleIndex::BySize::of(const Hole& hole) {
+  // For every k at once: (-offset mod 2^k) <= (size mod 2^k) exactly when subtracting the two borrows nothing out of
+  // bit k - 1. The borrows of x - y are (~x & y) | (~(x ^ y) & (x - y)): Warren, Hacker's Delight, 2-16.
+  const std::uint64_t x = hole.size;
+  const std::uint64_t y = std::uint64_t{0} - hole.offset;
+  const std::uint64_t borrows = (~x & y) | (~(x ^ y) & (x - y));
+  return ~(borrows << 1U);
+}
+
+unsigned HoleIndex::bin_of(std::size_t size) {
+  if (size < kBins) return static_cast<unsigned>(size);
+  const unsigned shift = static_cast<unsigned>(std::bit_width(size)) - 1 - kBinBits;
+  return ((shift + 1) << kBinBits) + static_cast<unsigned>(size >> shift) % kBins;
+}
+
+unsigned HoleIndex::used_from(unsigned bin) const {
+  if (bin >= kNoBin) return kNoBin;
+  const unsigned group = bin >> kBinBits;
+  if (const std::uint64_t bins = used_bins_[group] >> (bin % kBins); bins != 0) {
+    return bin + static_cast<unsigned>(std::countr_zero(bins));
+  }
+  const std::uint64_t groups = used_groups_ & (~std::uint64_t{0} << group << 1U);
+  if (groups == 0) return kNoBin;
+  const auto next = static_cast<unsigned>(std::countr_zero(groups));
+  return (next << kBinBits) + static_cast<unsigned>(std::countr_zero(used_bins_[next]));
+}
+
+void HoleIndex::insert(const Hole& hole) {
+  const unsigned bin = bin_of(hole.size);
+  const unsigned group = bin >> kBinBits;
+  if (groups_[group] == nullptr) groups_[group] = std::make_unique<Group>();
+  (*groups_[group])[bin % kBins].insert(hole);
+  used_bins_[group] |= std::uint64_t{1} << (bin % kBins);
+  used_groups_ |= std::uint64_t{1} << group;
+  ++count_;
+}
+
+void HoleIndex::erase(const Hole& hole) {
+  const unsigned bin = bin_of(hole.size);
+  const unsigned group = bin >> kBinBits;
+  Bin& holes = (*groups_[group])[bin % kBins];
+  [[maybe_unused]] const bool found = holes.erase(hole);
+  assert(found);
+  --count_;
+  if (!holes.empty()) return;
+  used_bins_[group] &= ~(std::uint64_t{1} << (bin % kBins));
+  if (used_bins_[group] == 0) used_groups_ &= ~(std::uint64_t{1} << group);
+}
+
+std::optional<HoleIndex::Hole> HoleIndex::best_fit(std::size_t size, std::size_t alignment) const {
+  assert(size > 0 && std::has_single_bit(alignment) && size % alignment == 0);
+  const auto k = static_cast<unsigned>(std::countr_zero(alignment));
+  const auto fits = [k](std::uint64_t summary) { return ((summary >> k) & 1U) != 0; };
+  const Hole least{size, 0, nullptr};
+  const bool any_size = size > std::numeric_limits<std::size_t>::max() - alignment;  // size + alignment is over 2^64
+  const unsigned first_bin = bin_of(size);
+  const unsigned last_bin = any_size ? kNoBin - 1 : bin_of(size + alignment - 1);
+  for (unsigned bin = used_from(first_bin); bin <= last_bin; bin = used_from(bin + 1)) {
+    const auto hole = bin == first_bin ? bin_at(bin).first(least, fits) : bin_at(bin).first_of_all(fits);
+    if (!hole) continue;
+    if (hole->size - size < alignment) return hole;
+    break;
+  }
+  if (any_size) return std::nullopt;
+
+  const Hole ample{size + alignment, 0, nullptr};
+  const unsigned ample_bin = bin_of(ample.size);
+  unsigned bin = used_from(ample_bin);
+  if (bin == ample_bin) {
+    if (const auto hole = bin_at(bin).first(ample)) return hole;
+    bin = used_from(bin + 1);
+  }
+  if (bin == kNoBin) return std::nullopt;
+  return bin_at(bin).first_of_all([](std::uint64_t) { return true; });
+}
+
+std::size_t HoleIndex::largest() const {
+  if (used_groups_ == 0) return 0;
+  const auto group = static_cast<unsigned>(std::bit_width(used_groups_)) - 1;
+  const auto bin = static_cast<unsigned>(std::bit_width(used_bins_[group])) - 1;
+  return (*groups_[group])[bin].last()->size;
+}
+
+}  // namespace tensorforge::gpu_memory
