@@ -1,0 +1,23 @@
+// What a client may get: cut into frames, and decoded.
+#include "codec/frame_reader.h"
+#include "codec/reply.h"
+#include "tests/fuzz/fuzz.h"
+
+using namespace tensorforge;
+
+int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  codec::FrameReader reader;
+  reader.append(fuzz::bytes_of(data, size));
+  for (;;) {
+    const auto frame = reader.next();
+    if (!frame.ok() || !*frame) return 0;
+    const Result<ServerMessage> message = codec::decode_server_frame(**frame);
+    if (!message.ok()) continue;
+    // What was taken in can be sent again, and is then the same.
+    const Result<std::string> again = codec::encode_server_frame(*message);
+    if (!again.ok()) continue;  // ours may be longer than theirs
+    const auto decoded = codec::decode_server_frame(std::as_bytes(std::span(*again)));
+    fuzz::require(decoded.ok(), "a message that was decoded and encoded can be decoded");
+    fuzz::require(codec::encode_server_frame(*decoded).value() == *again, "and encodes to the same bytes");
+  }
+}
