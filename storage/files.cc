@@ -16,6 +16,8 @@ const rocksdb::IOOptions kIo;
 absl::Status to_status(const rocksdb::Status& status, std::string_view doing) {
   if (status.ok()) return absl::OkStatus();
   const std::string message = fmt::format("{}: {}", doing, status.ToString());
+  // What the library says where it cannot open CURRENT, whatever the cause; nobody asked for direct I/O.
+  if (message.find("Direct I/O is not supported") != std::string::npos) return absl::UnavailableError(message);
   const bool is_damage = status.IsCorruption() || status.IsNotFound() || status.IsPathNotFound() ||
                          status.IsInvalidArgument() || status.IsNotSupported();
   return is_damage ? absl::DataLossError(message) : absl::UnavailableError(message);
