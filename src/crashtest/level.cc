@@ -14,6 +14,8 @@ constexpr std::size_t kMaxFailures = 20;
 
 constexpr std::array kLevels = {
     Level{"power", "the power goes at any write, and the disk keeps any part of what was not synced", run_power},
+    Level{"errors", "a call of the disk fails, or a full or slow disk", run_errors},
+    Level{"rot", "a file of a stopped data directory is damaged, lost or older", run_rot, true, true},
     Level{"kill", "the real service under load is killed at any place and moment, and while it recovers", run_kill,
           false},
     Level{"simulate", "clients, network and service on a virtual clock, and whatever can happen to each", run_simulate},

@@ -38,6 +38,7 @@ struct Level {
   RunResult (*run)(std::uint64_t seed, const Scratch&);
   /// The seed decides everything; else only what is asked and what is done, and real processes take their time.
   bool repeats_exactly{true};
+  bool damages_files{};  ///< what a library writes to standard error before a damaged file ends its process is no news
 };
 
 /// In the order in which they are run.
@@ -48,6 +49,8 @@ const Level* find_level(std::string_view name);
 // One file each.
 RunResult run_power(std::uint64_t seed, const Scratch&);
 RunResult run_kill(std::uint64_t seed, const Scratch&);
+RunResult run_errors(std::uint64_t seed, const Scratch&);
+RunResult run_rot(std::uint64_t seed, const Scratch&);
 RunResult run_simulate(std::uint64_t seed, const Scratch&);
 
 }  // namespace tensorforge::crashtest

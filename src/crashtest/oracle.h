@@ -19,6 +19,7 @@ enum class Violation {
   kDoubled,         ///< a command is in the log twice
   kChangedAnswer,   ///< a change was answered with something else than the log says
   kChangedRecord,   ///< a record is not what its command does at its place
+  kLostNote,        ///< the note of a change is not there, or another one
   kForeignRecord,   ///< a record of a command that nobody sent
   kHole,            ///< sequences are not dense, or a command is there in part
   kWrongTree,       ///< the Merkle root or the anchor is not that of the records

@@ -300,6 +300,25 @@ void SimulatedDisk::change_names(std::vector<NameChange::Edit> edits) {
   pending_.push_back({std::move(edits)});
 }
 
+template <class Predicate>
+void SimulatedDisk::settle_names(Predicate concerned) {
+  std::vector<NameChange> others;
+  for (NameChange& change : pending_) {
+    if (!concerned(change)) {
+      others.push_back(std::move(change));
+      continue;
+    }
+    for (const auto& [where, name, node] : change.edits) {
+      if (node) {
+        where->durable_entries[name] = node;
+      } else {
+        where->durable_entries.erase(name);
+      }
+    }
+  }
+  pending_ = std::move(others);
+}
+
 IOStatus SimulatedDisk::write(Node& node, const std::string& path, std::uint64_t offset, std::string_view data) {
   const Fault fault = ask(Operation::kWrite, path, data.size());
   if (!fault.error.ok()) data = data.substr(0, fault.written);
@@ -322,6 +341,9 @@ IOStatus SimulatedDisk::sync(Node& node, const std::string& path) {
   }
   node.durable.resize(node.bytes.size());
   for (const auto& [offset, size] : extents) node.durable.replace(offset, size, node.bytes, offset, size);
+  settle_names([&](const NameChange& change) {
+    return change.edits.size() == 1 && change.edits.front().node.get() == &node;  // its creation, or a link
+  });
   return IOStatus::OK();
 }
 
@@ -329,23 +351,10 @@ IOStatus SimulatedDisk::sync_directory(const NodePtr& directory, const std::stri
   const Fault fault = ask(Operation::kSyncDirectory, path);
   if (!fault.error.ok()) return fault.error;
   const std::lock_guard lock(mutex_);
-  std::vector<NameChange> others;
-  for (NameChange& change : pending_) {
-    const bool concerned = std::any_of(change.edits.begin(), change.edits.end(),
-                                       [&](const NameChange::Edit& edit) { return edit.directory == directory; });
-    if (!concerned) {
-      others.push_back(std::move(change));
-      continue;
-    }
-    for (const auto& [where, name, node] : change.edits) {
-      if (node) {
-        where->durable_entries[name] = node;
-      } else {
-        where->durable_entries.erase(name);
-      }
-    }
-  }
-  pending_ = std::move(others);
+  settle_names([&](const NameChange& change) {
+    return std::any_of(change.edits.begin(), change.edits.end(),
+                       [&](const NameChange::Edit& edit) { return edit.directory == directory; });
+  });
   return IOStatus::OK();
 }
 

@@ -22,10 +22,10 @@ namespace tensorforge::crashtest {
 /// A file system in memory that knows what a power cut may take: of each file, what was synced apart from what was only
 /// written, and of each directory, which names were synced. And a disk that fails or waits where a hook says so.
 ///
-/// What it promises is what POSIX does, and not more: a file's fsync makes its bytes durable but not its name, a
-/// directory's fsync its names. A change of names (a rename is one) is durable whole or not at all, each by itself,
-/// whatever happened before it. Where an fsync fails, what was written before it can still be read, and no later
-/// fsync makes it durable.
+/// What it promises is what the file systems of Linux do, and not more: a file's fsync makes durable its bytes and the
+/// name under which it was made, a directory's fsync the names in it. A change of names (a rename is one) is durable
+/// whole or not at all, each by itself, whatever happened before it. Where an fsync fails, what was written before it
+/// can still be read, and no later fsync makes it durable.
 ///
 /// Paths are absolute; "/" is there and durable.
 ///
@@ -145,6 +145,9 @@ class SimulatedDisk final : public rocksdb::FileSystem {
   /// The directory that `path` is in, and its last part; the directory is nullptr where it is missing.
   std::pair<NodePtr, std::string> place(const std::string& path) const;
   void change_names(std::vector<NameChange::Edit> edits);
+  /// Makes durable those of the pending changes that `concerned` picks.
+  template <class Predicate>
+  void settle_names(Predicate concerned);
 
   mutable std::mutex mutex_;
   std::shared_ptr<const Hook> hook_;

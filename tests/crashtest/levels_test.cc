@@ -47,6 +47,29 @@ TEST(Kill, ComesToEveryPointAndLosesNothing) {
   for (const auto& [kind, count] : all.faults) EXPECT_THAT(kind, testing::Not(testing::HasSubstr("did not come")));
 }
 
+TEST(Errors, AreFinalAndLoseNothing) {
+  // Each kind of fault, at some of the calls.
+  const RunResult all = run("errors", 40, 8);
+  EXPECT_GE(all.faults.size(), 7U);
+  EXPECT_GT(all.acknowledged, 30U);
+}
+
+TEST(Errors, OfOpeningCurrentAreNotTakenForDamage) {
+  // Of an I/O error there the library says that direct I/O is not supported, which passed for a damaged database.
+  run("errors", 64, 1);
+}
+
+TEST(Rot, IsHarmlessOrRefused) {
+  // Each kind of damage, to some of the files.
+  const RunResult all = run("rot", 1, 30);
+  EXPECT_GT(all.faults.at("verdict: refused"), 3U);
+  EXPECT_GT(all.faults.at("verdict: harmless"), 0U);
+}
+
+TEST(Rot, OfTheWholeDirectoryIsToldToClientsThatKnowMore) {
+  EXPECT_EQ(run("rot", 64, 1).faults.at("an older copy of the whole directory"), 1U);
+}
+
 TEST(Levels, DoTheSameWithTheSameSeed) {
   for (const Level& level : levels()) {
     if (!level.repeats_exactly) continue;

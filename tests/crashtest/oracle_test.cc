@@ -228,6 +228,14 @@ TEST_F(OracleTest, FlagsARecordThatItsCommandDoesNotMake) {
   expect(Violation::kChangedRecord);
 }
 
+TEST_F(OracleTest, FlagsALostNote) {
+  const auto noted =
+      std::find_if(log_->notes.begin(), log_->notes.end(), [](const auto& note) { return note.has_value(); });
+  ASSERT_NE(noted, log_->notes.end()) << "the history is too tame";
+  noted->reset();
+  expect(Violation::kLostNote);
+}
+
 TEST_F(OracleTest, FlagsARecordOfNobody) {
   Record record = log_->record(last_change().reply.sequence);
   record.session = SessionId{1, 2, 3};

@@ -17,7 +17,7 @@
 namespace tensorforge::cli {
 
 /// What the program's exit code says.
-enum class Exit { Done = 0, Refused = 1, WrongUsage = 2, NoConnection = 3, VerificationFailed = 4 };
+enum class Exit { Done = 0, Refused = 1, WrongUsage = 2, NoConnection = 3, VerificationFailed = 4, LossFound = 5 };
 
 /// Ends the program: a verb has nothing left to do after its first error but to say it, so it throws this to main().
 struct Failure {

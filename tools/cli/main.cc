@@ -12,6 +12,7 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
+#include "crashtest/tester.h"
 #include "platform/names.h"
 #include "program.h"
 #include "storage/data_directory.h"
@@ -26,7 +27,8 @@ constexpr const char* kFooter =
     "  tensorforge model register resnet50 1.0.0 --framework pytorch --input-shape 1x3x224x224 --size 98MiB\n"
     "  tensorforge --json model get resnet50\n\n"
     "Sizes are bytes, or take KiB, MiB, GiB, TiB. A FILE of - is standard input.\n"
-    "Exit codes: 0 done, 1 refused by the service, 2 wrong usage, 3 no connection or no answer, 4 verification failed.";
+    "Exit codes: 0 done, 1 refused by the service, 2 wrong usage, 3 no connection or no answer, 4 verification failed,\n"
+    "5 crashtest found a loss.";
 
 /// The login name where it can stand in the log.
 std::string default_actor() {
@@ -56,6 +58,7 @@ void declare(CLI::App& app, Program& program) {
   add_log(app, program);
   add_server(app, program);
   add_bench(app, program);
+  add_crashtest(app, program);
 }
 
 /// "tensorforge model get", as far as the line was understood.
@@ -119,6 +122,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   if (const std::optional<int> code = tensorforge::storage::run_log_check_if_asked(argc, argv)) return *code;
+  if (const std::optional<int> code = tensorforge::crashtest::run_crash_worker_if_asked(argc, argv)) return *code;
   try {
     return tensorforge::cli::run(argc, argv);
   } catch (const std::exception& error) {

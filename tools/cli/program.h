@@ -154,6 +154,7 @@ void add_checkpoint(CLI::App& app, Program& program);
 void add_log(CLI::App& app, Program& program);
 void add_server(CLI::App& app, Program& program);
 void add_bench(CLI::App& app, Program& program);
+void add_crashtest(CLI::App& app, Program& program);
 
 // Verbs long enough for a file of their own.
 void add_model_import(Noun& model);
