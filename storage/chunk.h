@@ -9,7 +9,7 @@
 #include "platform/log_types.h"
 #include "platform/result.h"
 #include "storage/journal.h"
-#include "storage/merkle.h"
+#include "storage/log_point.h"
 
 namespace tensorforge::storage {
 
@@ -38,13 +38,6 @@ struct Chunk {
 /// Trusts nothing: any bytes give a chunk that is whole, or an error.
 /// kDataLoss: damaged; says in what. kFailedPrecondition: whole, but of a newer format.
 Result<Chunk> decode_chunk(std::string_view value);
-
-/// A place between two chunks, with all that is needed to go on from there.
-struct LogPoint {
-  std::uint64_t chunk_number{};  ///< of the chunk before it; 0: the start of the log
-  MerkleFrontier frontier;
-  Sequence sequence() const { return frontier.size(); }
-};
 
 struct EncodedChunk {
   Sequence first{};

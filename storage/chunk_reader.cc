@@ -1,5 +1,6 @@
 #include "storage/chunk_reader.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -75,8 +76,36 @@ Result<Records> read_records(ChunkCursor& cursor, Sequence end, Sequence first, 
   return result;
 }
 
-CheckedLog check_chunks(ChunkCursor& cursor, LogPoint start, const std::optional<TreeHead>& anchor,
-                        const std::function<bool(const LogPoint& end)>& go_on) {
+absl::Status scan_records(ChunkCursor& cursor, Sequence end, Sequence first, const VisitRecords& visit) {
+  Sequence next = std::max<Sequence>(first, 1);
+  if (next > end) return absl::OkStatus();
+  for (cursor.seek(next); next <= end; cursor.next()) {
+    if (!cursor.valid()) return missing(next, cursor.status());
+    const Result<Chunk> chunk = chunk_at(cursor, next);
+    if (!chunk.ok()) return chunk.status();
+    const ChunkHeader& header = chunk->header;
+    if (header.first > next || header.last() < next) return missing(next, absl::OkStatus());
+    const Sequence last = std::min(header.last(), end);
+    const std::span<const std::string_view> records = chunk->records;
+    if (!visit(records.subspan(next - header.first, last - next + 1))) return absl::OkStatus();
+    next = last + 1;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_records(ChunkCursor& cursor, Sequence end, LogPoint& at, const VisitRecords& visit) {
+  if (at.sequence() >= end) return absl::OkStatus();
+  bool ended = false;
+  CheckedLog checked = check_chunks(cursor, std::move(at), std::nullopt, [&](const LogPoint& here, const Chunk& chunk) {
+    ended = !visit(chunk.records) || here.sequence() >= end;
+    return !ended;
+  });
+  at = std::move(checked.end);
+  if (!checked.problem.ok() || ended) return checked.problem;
+  return missing(at.sequence() + 1, absl::OkStatus());
+}
+
+CheckedLog check_chunks(ChunkCursor& cursor, LogPoint start, const std::optional<TreeHead>& anchor, const GoOn& go_on) {
   CheckedLog checked{std::move(start), 0, absl::OkStatus(), absl::OkStatus()};
   LogPoint& end = checked.end;
   if (anchor && anchor->sequence == end.sequence()) checked.root_at_anchor = check_anchor(end, *anchor);
@@ -110,7 +139,7 @@ CheckedLog check_chunks(ChunkCursor& cursor, LogPoint start, const std::optional
     end.chunk_number = chunk->header.number;
     checked.bytes += bytes;
     if (anchor && anchor->sequence == end.sequence()) checked.root_at_anchor = check_anchor(end, *anchor);
-    if (go_on && !go_on(end)) return checked;
+    if (go_on && !go_on(end, *chunk)) return checked;
   }
   if (!cursor.status().ok()) checked.problem = missing(end.sequence() + 1, cursor.status());
   return checked;

@@ -41,10 +41,15 @@ struct CheckedLog {
   absl::Status root_at_anchor;  ///< kDataLoss: the log holds the anchored sequence, and another tree up to there
 };
 /// Checks chunks from `start` on: dense numbers and sequences, checksums, and the tree. With `anchor`, the tree's root
-/// there; start is at or before it. After each chunk that verifies, `go_on` is told where it ends, and may end the
-/// check.
-CheckedLog check_chunks(ChunkCursor&, LogPoint start, const std::optional<TreeHead>& anchor,
-                        const std::function<bool(const LogPoint& end)>& go_on = {});
+/// there; start is at or before it. After each chunk that verifies, `go_on` is told of it and where it ends, and may
+/// end the check.
+using GoOn = std::function<bool(const LogPoint& end, const Chunk& chunk)>;
+CheckedLog check_chunks(ChunkCursor&, LogPoint start, const std::optional<TreeHead>& anchor, const GoOn& go_on = {});
+
+/// Log::scan() over stored chunks, of which those up to `end` are durable.
+absl::Status scan_records(ChunkCursor&, Sequence end, Sequence first, const VisitRecords& visit);
+/// Log::check(), likewise.
+absl::Status check_records(ChunkCursor&, Sequence end, LogPoint& at, const VisitRecords& visit);
 
 /// What to do about lost events, at the end of each message that tells of them.
 inline constexpr std::string_view kRemedy = "restore from a backup, or --accept-loss";

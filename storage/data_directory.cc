@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <filesystem>
+#include <future>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -154,7 +155,9 @@ class Opening {
     }
     const Result<bool> has_database = file_exists(*files_, db_path_);
     if (!has_database.ok()) return has_database.status();
-    const LogVerdict verdict = *has_database ? check(head.ok()) : nothing_there();
+    LogVerdict verdict;
+    const bool from_snapshot = *has_database && head.ok() && check_from_snapshot(verdict);
+    if (!from_snapshot) verdict = *has_database ? check(head.ok()) : nothing_there();
     for (const std::string& warning : verdict.warnings) spdlog::warn("{}: {}", options_.data_dir, warning);
 
     const bool nothing_anchored = head.ok() && anchor_.head.sequence == 0 && head->written_once;
@@ -175,10 +178,47 @@ class Opening {
     return absl::DataLossError(fmt::format("{}: {}", text(status), kRemedy));
   }
 
-  LogVerdict check(bool head_is_known) const {
-    LogCheck check{db_path_, std::nullopt, anchor_.head, {}};
+  LogVerdict check(bool head_is_known, LogPoint start = {}) const {
+    LogCheck check{db_path_, std::nullopt, anchor_.head, std::move(start)};
     if (head_is_known) check.log_id = anchor_.log_id;
     return options_.check_in_process ? check_log(files_, check) : check_log_in_child(check, options_.cancelled);
+  }
+
+  /// Takes the newest snapshot that can be taken, and checks the log from there. False: there is none, or the log does
+  /// not verify from there. What then is wrong, the log or the snapshot, a check from the log's start finds out.
+  bool check_from_snapshot(LogVerdict& verdict) {
+    if (!options_.load_snapshot) return false;
+    const SnapshotStore store(files_, options_.data_dir);
+    const Result<std::vector<Sequence>> snapshots = store.list();
+    if (!snapshots.ok()) {
+      spdlog::warn("{}: no snapshot is used: {}", options_.data_dir, text(snapshots.status()));
+      return false;
+    }
+    for (auto sequence = snapshots->rbegin(); sequence != snapshots->rend(); ++sequence) {
+      if (*sequence > anchor_.head.sequence) continue;
+      const absl::Status taken = take_snapshot(store, *sequence, verdict);
+      if (taken.ok() && verdict.problem.ok()) return true;
+      spdlog::warn("{}: snapshot {} is not used: {}", options_.data_dir, *sequence,
+                   text(taken.ok() ? verdict.problem : taken));
+      if (taken.ok()) break;
+    }
+    snapshot_ = {};
+    return false;
+  }
+
+  /// Loads a snapshot, and checks the log behind it meanwhile.
+  absl::Status take_snapshot(const SnapshotStore& store, Sequence sequence, LogVerdict& verdict) {
+    const Result<std::unique_ptr<SnapshotReader>> reader = store.open(sequence);
+    if (!reader.ok()) return reader.status();
+    const SnapshotHead& head = (*reader)->head();
+    if (head.log_id != anchor_.log_id) return absl::FailedPreconditionError("it is of another log");
+    snapshot_ = head.at;
+    // A check in this process is for who wants every call in its order.
+    const auto when = options_.check_in_process ? std::launch::deferred : std::launch::async;
+    std::future<LogVerdict> checked = std::async(when, [this, start = head.at] { return check(true, start); });
+    const absl::Status loaded = options_.load_snapshot(**reader);
+    verdict = checked.get();
+    return loaded;
   }
 
   LogVerdict nothing_there() const {
@@ -252,6 +292,7 @@ class Opening {
     OpenedDirectory opened;
     if (meta->to_start) opened.to_start = {*meta->to_start, anchor_.head.incarnation};
     opened.anchored_before = anchored_before;
+    opened.snapshot = std::move(snapshot_);
     opened.journal = std::make_unique<RocksDbJournal>(
         JournalParts{files_, options_.data_dir, std::move(lock), errors, *std::move(database), *std::move(head),
                      std::move(end_), meta->to_start.has_value(), options_.ack});
@@ -264,6 +305,7 @@ class Opening {
   bool has_head_{}, is_new_{};
   Anchor anchor_;
   LogPoint end_;
+  LogPoint snapshot_;  ///< see OpenedDirectory
 };
 
 /// The log of a directory that nobody serves.
@@ -278,9 +320,18 @@ class StoppedLog final : public Log {
   Result<Records> read(Sequence first, std::size_t max_records, std::size_t max_bytes) const override {
     return read_records(*database_->chunks(), end_.sequence, first, max_records, max_bytes);
   }
+  absl::Status scan(Sequence first, const VisitRecords& visit) const override {
+    return scan_records(*database_->chunks(), end_.sequence, first, visit);
+  }
+  absl::Status check(LogPoint& at, const VisitRecords& visit) const override {
+    return check_records(*database_->chunks(), end_.sequence, at, visit);
+  }
   Result<std::optional<Note>> note(Sequence sequence) const override { return database_->note(sequence); }
   Result<std::optional<std::string>> noted_digest(Sequence sequence) const override {
     return database_->noted_digest(sequence);
+  }
+  Result<std::optional<NotedAt>> newest_noted_digest() const override {
+    return database_->newest_noted_digest(end_.sequence);
   }
   Result<LogVerified> verify() const override { return database_->verify(end_); }
 

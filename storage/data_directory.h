@@ -10,6 +10,7 @@
 #include "platform/log_types.h"
 #include "platform/result.h"
 #include "storage/journal.h"
+#include "storage/snapshot_file.h"
 
 namespace rocksdb {
 class FileSystem;
@@ -36,6 +37,9 @@ struct OpenOptions {
   bool check_in_process{};
   /// Where log ids and incarnations come from; empty: random bytes of the system.
   std::function<void(std::span<std::uint8_t>)> random{};
+  /// Takes a snapshot, of this log and not beyond the anchor, to its last page; newest first, until one is taken: the
+  /// check of the log then begins where that ends. Runs beside the check. Empty: snapshots are not looked at.
+  std::function<absl::Status(SnapshotReader&)> load_snapshot{};
 };
 
 /// A data directory, opened to be served.
@@ -48,6 +52,9 @@ struct OpenedDirectory {
   };
   std::optional<Incarnation> to_start;
   Sequence anchored_before{};  ///< the anchor as it was found; what lies beyond it was kept
+  /// The end of the snapshot that load_snapshot took; at 0: none. The log before it was counted and not read: whoever
+  /// serves has to check it, by Log::check().
+  LogPoint snapshot;
 };
 
 /// Opens `data_dir` to be served: design, section "Opening a data directory"; docs/journal_format.md has the steps.

@@ -311,6 +311,18 @@ Result<std::optional<std::string>> Database::noted_digest(Sequence sequence) con
   return get(*db_, meta(), noted_digest_key(sequence), fmt::format("read the digest of sequence {}", sequence));
 }
 
+Result<std::optional<NotedAt>> Database::newest_noted_digest(Sequence end) const {
+  const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator({}, meta()));
+  at->SeekForPrev(noted_digest_key(end));
+  if (!at->status().ok()) return to_status(at->status(), "read the newest digest");
+  if (!at->Valid() || !at->key().starts_with(slice(kNotedDigestPrefix))) return std::nullopt;
+  const std::string_view key(at->key().data(), at->key().size());
+  if (key.size() != kNotedDigestPrefix.size() + 8) {
+    return absl::DataLossError("the key of a noted digest has a wrong size");
+  }
+  return NotedAt{get_big_endian(key.substr(kNotedDigestPrefix.size())), at->value().ToString()};
+}
+
 Result<std::uint64_t> Database::count_notes() const {
   rocksdb::ReadOptions options;
   options.fill_cache = false;

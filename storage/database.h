@@ -55,6 +55,8 @@ class Database {
 
   Result<std::optional<Note>> note(Sequence) const;
   Result<std::optional<std::string>> noted_digest(Sequence) const;
+  /// The last at or before `end`.
+  Result<std::optional<NotedAt>> newest_noted_digest(Sequence end) const;
   /// How many notes there are; reads them all.
   Result<std::uint64_t> count_notes() const;
   /// As Log::verify(), up to `durable` and what follows it.

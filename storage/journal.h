@@ -4,11 +4,14 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "platform/log_types.h"
 #include "platform/result.h"
+#include "storage/log_point.h"
 
 namespace tensorforge::storage {
 
@@ -63,6 +66,15 @@ struct Records {
   std::vector<std::string> records;
 };
 
+/// Takes some records of the log, one after another; they are valid during the call. False: no more are wanted.
+using VisitRecords = std::function<bool(std::span<const std::string_view> records)>;
+
+/// What Group::noted_digest said, and for which sequence.
+struct NotedAt {
+  Sequence sequence{};
+  std::string digest;
+};
+
 /// What a reading of the whole log found.
 struct LogVerified {
   TreeHead end;  ///< `end.incarnation` is the anchor's
@@ -88,10 +100,17 @@ class Log {
   /// Records from `first` on, durable ones only: at least one if there is one, then as many as fit into both limits.
   /// kDataLoss: what is stored does not verify; the message names the chunk and its sequences.
   virtual Result<Records> read(Sequence first, std::size_t max_records, std::size_t max_bytes) const = 0;
+  /// All records from `first` on, durable ones only, without a copy. Errors as read().
+  virtual absl::Status scan(Sequence first, const VisitRecords& visit) const = 0;
+  /// The same from `at` on, each chunk checked in full before its records are given to `visit` (number, sequences,
+  /// checksum, tree), and `at` moved behind it.
+  virtual absl::Status check(LogPoint& at, const VisitRecords& visit) const = 0;
   /// nullopt: the record has none, or it was erased.
   virtual Result<std::optional<Note>> note(Sequence) const = 0;
   /// What Group::noted_digest said at this sequence; nullopt: nothing was noted there.
   virtual Result<std::optional<std::string>> noted_digest(Sequence) const = 0;
+  /// The last of them that is durable; nullopt: there is none.
+  virtual Result<std::optional<NotedAt>> newest_noted_digest() const = 0;
   /// Reads all that is durable in full: chunks, checksums, the tree from its first leaf, notes. Takes as long as that.
   /// kDataLoss: as read().
   virtual Result<LogVerified> verify() const = 0;

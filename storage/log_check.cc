@@ -284,10 +284,11 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
   }
   const Database& database = **opened;
   const absl::Status meta = check_meta(database, check.log_id, verdict);
-  CheckedLog checked = check_chunks(*database.chunks(), check.start, check.anchor, [&](const LogPoint& end) {
-    if (on_chunk) on_chunk(end.chunk_number);
-    return !check.last_chunk || end.chunk_number < *check.last_chunk;
-  });
+  CheckedLog checked =
+      check_chunks(*database.chunks(), check.start, check.anchor, [&](const LogPoint& end, const Chunk&) {
+        if (on_chunk) on_chunk(end.chunk_number);
+        return !check.last_chunk || end.chunk_number < *check.last_chunk;
+      });
   verdict.end = checked.end;
   verdict.bytes = checked.bytes;
   if (!meta.ok()) {
@@ -297,7 +298,7 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
   }
   if (checked.problem.ok() && !check.last_chunk) checked.problem = check_count(database, checked.end);
   verdict.problem = judge(checked, check.anchor);
-  if (check.last_chunk) return verdict;
+  if (check.last_chunk || check.start.chunk_number > 0) return verdict;
   const Result<std::uint64_t> notes = database.count_notes();
   if (notes.ok()) verdict.notes = *notes;
   if (verdict.problem.ok()) verdict.problem = notes.status();

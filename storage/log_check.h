@@ -21,7 +21,9 @@ struct LogCheck {
   std::string database;         ///< its directory
   std::optional<LogId> log_id;  ///< that its meta data have to name; nullopt: HEAD cannot be read
   TreeHead anchor;
-  LogPoint start;  ///< a place up to which the log was verified before; not beyond the anchor
+  /// A place up to which the log was verified before; not beyond the anchor. Behind the log's start, notes are not
+  /// looked at.
+  LogPoint start;
   /// The number of the last chunk to look at; nothing but chunks is then looked at. nullopt: all there is.
   std::optional<std::uint64_t> last_chunk{};
 };

@@ -72,6 +72,28 @@ Result<Records> MemoryJournal::read(Sequence first, std::size_t max_records, std
   return read_records(cursor, durable_.sequence, first, max_records, max_bytes);
 }
 
+std::map<Sequence, std::string> MemoryJournal::chunks_from(Sequence first, Sequence& durable) const {
+  const std::lock_guard lock(mutex_);
+  durable = durable_.sequence;
+  auto from = chunks_.upper_bound(first);
+  if (from != chunks_.begin()) --from;
+  return {from, chunks_.end()};
+}
+
+absl::Status MemoryJournal::scan(Sequence first, const VisitRecords& visit) const {
+  Sequence durable = 0;
+  const std::map<Sequence, std::string> chunks = chunks_from(first, durable);
+  MapCursor cursor(chunks);
+  return scan_records(cursor, durable, first, visit);
+}
+
+absl::Status MemoryJournal::check(LogPoint& at, const VisitRecords& visit) const {
+  Sequence durable = 0;
+  const std::map<Sequence, std::string> chunks = chunks_from(at.sequence() + 1, durable);
+  MapCursor cursor(chunks);
+  return check_records(cursor, durable, at, visit);
+}
+
 Result<std::optional<Note>> MemoryJournal::note(Sequence sequence) const {
   const std::lock_guard lock(mutex_);
   if (sequence > durable_.sequence) return std::nullopt;
@@ -82,6 +104,14 @@ Result<std::optional<std::string>> MemoryJournal::noted_digest(Sequence sequence
   const std::lock_guard lock(mutex_);
   if (sequence > durable_.sequence) return std::nullopt;
   return find(noted_digests_, sequence);
+}
+
+Result<std::optional<NotedAt>> MemoryJournal::newest_noted_digest() const {
+  const std::lock_guard lock(mutex_);
+  auto behind = noted_digests_.upper_bound(durable_.sequence);
+  if (behind == noted_digests_.begin()) return std::nullopt;
+  --behind;
+  return NotedAt{behind->first, behind->second};
 }
 
 Result<LogVerified> MemoryJournal::verify() const {

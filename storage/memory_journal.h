@@ -27,8 +27,11 @@ class MemoryJournal final : public Journal {
   TreeHead durable_head() const override;
   LogId log_id() const override { return log_id_; }
   Result<Records> read(Sequence first, std::size_t max_records, std::size_t max_bytes) const override;
+  absl::Status scan(Sequence first, const VisitRecords& visit) const override;
+  absl::Status check(LogPoint& at, const VisitRecords& visit) const override;
   Result<std::optional<Note>> note(Sequence) const override;
   Result<std::optional<std::string>> noted_digest(Sequence) const override;
+  Result<std::optional<NotedAt>> newest_noted_digest() const override;
   Result<LogVerified> verify() const override;
   std::uint64_t free_bytes() const override;
   void refresh_free_bytes() override {}
@@ -55,6 +58,8 @@ class MemoryJournal final : public Journal {
 
  private:
   void write_waiting();
+  /// The chunks from the one that holds `first` on, as they are now, so that nobody waits for who reads them.
+  std::map<Sequence, std::string> chunks_from(Sequence first, Sequence& durable) const;
 
   const LogId log_id_;
   const bool acknowledge_synced_;

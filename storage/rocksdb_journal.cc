@@ -72,6 +72,16 @@ Result<Records> RocksDbJournal::read(Sequence first, std::size_t max_records, st
   return read_records(*parts_.database->chunks(), end, first, max_records, max_bytes);
 }
 
+absl::Status RocksDbJournal::scan(Sequence first, const VisitRecords& visit) const {
+  const Sequence end = durable_head().sequence;
+  return scan_records(*parts_.database->chunks(), end, first, visit);
+}
+
+absl::Status RocksDbJournal::check(LogPoint& at, const VisitRecords& visit) const {
+  const Sequence end = durable_head().sequence;
+  return check_records(*parts_.database->chunks(), end, at, visit);
+}
+
 Result<std::optional<Note>> RocksDbJournal::note(Sequence sequence) const {
   if (sequence > durable_head().sequence) return std::nullopt;
   return parts_.database->note(sequence);
@@ -80,6 +90,10 @@ Result<std::optional<Note>> RocksDbJournal::note(Sequence sequence) const {
 Result<std::optional<std::string>> RocksDbJournal::noted_digest(Sequence sequence) const {
   if (sequence > durable_head().sequence) return std::nullopt;
   return parts_.database->noted_digest(sequence);
+}
+
+Result<std::optional<NotedAt>> RocksDbJournal::newest_noted_digest() const {
+  return parts_.database->newest_noted_digest(durable_head().sequence);
 }
 
 Result<LogVerified> RocksDbJournal::verify() const { return parts_.database->verify(durable_head()); }

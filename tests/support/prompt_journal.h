@@ -28,10 +28,17 @@ class PromptJournal final : public storage::Journal {
   Result<storage::Records> read(Sequence first, std::size_t max_records, std::size_t max_bytes) const override {
     return memory_.read(first, max_records, max_bytes);
   }
+  absl::Status scan(Sequence first, const storage::VisitRecords& visit) const override {
+    return memory_.scan(first, visit);
+  }
+  absl::Status check(storage::LogPoint& at, const storage::VisitRecords& visit) const override {
+    return memory_.check(at, visit);
+  }
   Result<std::optional<storage::Note>> note(Sequence sequence) const override { return memory_.note(sequence); }
   Result<std::optional<std::string>> noted_digest(Sequence sequence) const override {
     return memory_.noted_digest(sequence);
   }
+  Result<std::optional<storage::NotedAt>> newest_noted_digest() const override { return memory_.newest_noted_digest(); }
   Result<storage::LogVerified> verify() const override { return memory_.verify(); }
   std::uint64_t free_bytes() const override { return memory_.free_bytes(); }
   void refresh_free_bytes() override {}
