@@ -18,6 +18,7 @@
 #include "server/config.h"
 #include "server/server.h"
 #include "server/system.h"
+#include "service/fold.h"
 #include "service/recover.h"
 #include "storage/crash_point.h"
 #include "storage/data_directory.h"
@@ -88,6 +89,23 @@ int fail(int exit_code, const absl::Status& status) {
   return exit_code;
 }
 
+/// What is served: the snapshot that the log was checked from, or nothing, and the log from there.
+Result<service::State> recover(const storage::Log& log, const storage::OpenedDirectory& directory,
+                               std::optional<service::State> loaded) {
+  service::ReplayOptions options;
+  options.progress = ProgressLog();
+  options.on_contradiction = [](const service::Contradiction& found) {
+    spdlog::error("the state that was served at sequence {} is not the one that the log gives, which counts",
+                  found.noted.sequence);
+  };
+  service::State from;
+  if (directory.snapshot.sequence() > 0) {
+    from = *std::move(loaded);
+    spdlog::info("snapshot {} is loaded; the log goes on to {}", from.sequence, log.durable_head().sequence);
+  }
+  return service::recover_from(std::move(from), log, options);
+}
+
 int stopped_before_serving() {
   spdlog::info("stopped before it was ready");
   return kStopped;
@@ -103,12 +121,18 @@ int serve(const server::Config& config) {
   open.ack = config.ack == "wal" ? storage::Ack::kWal : storage::Ack::kAnchor;
   open.accept_loss = config.accept_loss;
   open.cancelled = server::stop_asked;
+  std::optional<service::State> loaded;
+  open.load_snapshot = [&loaded](storage::SnapshotReader& reader) {
+    Result<service::State> state = service::load_snapshot(reader);
+    if (state.ok()) loaded = *std::move(state);
+    return state.status();
+  };
   Result<storage::OpenedDirectory> directory = storage::open_data_directory(open);
   if (absl::IsCancelled(directory.status())) return stopped_before_serving();
   if (!directory.ok()) return fail(storage::exit_code(directory.status()), directory.status());
   storage::Journal& journal = *directory->journal;
 
-  Result<service::State> state = service::recover(journal, ProgressLog());
+  Result<service::State> state = recover(journal, *directory, std::move(loaded));
   if (absl::IsCancelled(state.status())) {
     const absl::Status closed = journal.close();
     return closed.ok() ? stopped_before_serving() : fail(kDiskFailed, closed);
@@ -125,6 +149,7 @@ int serve(const server::Config& config) {
   options.service = config.service;
   options.identity = {journal.log_id(), std::string(server::version()), config.ack, server::read_clocks().wall_ms};
   options.to_start = directory->to_start;
+  options.unverified_until = directory->snapshot;
   options.on_ready = [&] {
     if (server::stop_asked()) return running->stop();  // it came before the server listened for it
     if (!config.port_file.empty()) port_file = write_port_file(config.port_file, endpoint.port);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -118,7 +119,7 @@ class Engine {
   void on_read_done(ReadId, Reply reply);
   void on_free_bytes(std::uint64_t bytes) { service_.on_free_bytes(bytes); }
   /// For `server status`: the log was checked in full up to here.
-  void on_verified(Sequence to) { verified_to_ = to; }
+  void on_verified(Sequence to) { verified_to_ = std::max(verified_to_, to); }
 
   void on_tick(service::Now now);
   /// Takes no more requests, answers those it took, makes everything durable, closes every connection: exit code 0.

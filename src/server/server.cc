@@ -1,9 +1,11 @@
 #include "server/server.h"
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <optional>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -14,8 +16,10 @@
 
 #include "server/connection.h"
 #include "server/system.h"
+#include "service/fold.h"
 #include "service/log_reader.h"
 #include "service/recover.h"
+#include "storage/chunk_reader.h"
 #include "storage/crash_point.h"
 
 namespace tensorforge::server {
@@ -29,7 +33,8 @@ constexpr std::chrono::milliseconds kTick{500};
 constexpr std::chrono::milliseconds kAcceptPause{100};  // when there are no descriptors left
 constexpr std::uint64_t kLingerMs = 5'000;              // for a peer to take the last answer of a closed connection
 constexpr std::uint64_t kLastLingerMs = 1'000;          // ... when the process ends
-constexpr int kDiskFailed = 3;                          // exit code
+constexpr int kLogDamaged = 2, kDiskFailed = 3;         // exit codes
+constexpr Sequence kCheckedPerReport = 100'000;
 
 }  // namespace
 
@@ -91,6 +96,8 @@ class Server::Impl {
       serve();
     }
     io_.run();
+    ending_ = true;
+    if (checker_.joinable()) checker_.join();
     for (asio::thread_pool* pool : {&readers_, &verifier_}) {
       pool->stop();  // what has not begun is nobody's any more
       pool->join();
@@ -179,7 +186,11 @@ class Server::Impl {
     engine_.emplace(options_.protocol, options_.service, options_.identity, *std::exchange(state_, std::nullopt), head,
                     fill_random, read_clocks());
     engine_->on_free_bytes(journal_.free_bytes());
-    engine_->on_verified(head.sequence);  // recovery has read it all
+    if (options_.unverified_until.sequence() == 0) {
+      engine_->on_verified(head.sequence);
+    } else {
+      checker_ = std::thread([this, head] { check_older(head.sequence); });
+    }
     if (options_.handle_signals) wait_for_signal();
     tick();
     if (stopping_) return stop_engine();
@@ -187,6 +198,25 @@ class Server::Impl {
     accept();
     crash_point(CrashPoint::kServing);
     options_.on_ready();
+  }
+
+  /// On its own thread: reads what opening did not, of a log that is verified from there up to `end`.
+  void check_older(Sequence end) {
+    work_in_background();
+    Sequence told = 0;
+    const absl::Status checked = service::check_older(journal_, options_.unverified_until, [&](Sequence verified) {
+      if (verified - told >= kCheckedPerReport) {
+        told = verified;
+        post([this, verified] { engine_->on_verified(verified); });
+      }
+      return !ending_;
+    });
+    if (absl::IsCancelled(checked)) return;
+    post([this, checked, end] {
+      if (checked.ok()) return engine_->on_verified(end);
+      spdlog::error("{}: {}", std::string(checked.message()), storage::kRemedy);
+      end_at_once(absl::IsDataLoss(checked) ? kLogDamaged : kDiskFailed);
+    });
   }
 
   void begin_read(protocol::Effects::Read read) {
@@ -306,6 +336,11 @@ class Server::Impl {
     engine_->begin_shutdown();
   }
 
+  /// Nothing more is answered: what is served may be wrong.
+  void end_at_once(int exit_code) {
+    if (!exit_code_) end(exit_code);
+  }
+
   void end(int exit_code) {
     exit_code_ = exit_code;
     std::error_code ignored;
@@ -335,6 +370,8 @@ class Server::Impl {
   std::unordered_map<ConnectionId, std::shared_ptr<Connection>> connections_;
   ConnectionId last_connection_{};
   bool turn_posted_{}, stopping_{};
+  std::atomic<bool> ending_{};  // for the threads of the background
+  std::thread checker_;
   std::optional<int> exit_code_;
 };
 

@@ -44,6 +44,8 @@ class Server {
     protocol::Identity identity;
     /// Set: the log begins a new life with this, durable before anybody is let in.
     std::optional<storage::OpenedDirectory::Incarnation> to_start;
+    /// What opening did not read: everything before this is checked while serving. At the log's start: nothing.
+    storage::LogPoint unverified_until{};
     std::function<void()> on_ready{[] {}};  ///< runs when the first client can connect
     bool handle_signals{true};              ///< SIGTERM and SIGINT stop it
   };
@@ -53,7 +55,7 @@ class Server {
   Server(Options options, Listener listener, storage::Journal& journal, service::State state);
   ~Server();
 
-  /// Serves until it is stopped or the disk fails. The process's exit code, 0 or 3.
+  /// Serves until it is stopped, the disk fails (3), or the log turns out not to verify (2). The process's exit code.
   int run();
   /// Stops accepting, answers what is in flight, makes it durable, and lets run() return. Any thread.
   void stop();

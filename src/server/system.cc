@@ -6,6 +6,8 @@
 #include <ctime>
 
 #include <openssl/rand.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 namespace tensorforge::server {
 namespace {
@@ -39,6 +41,12 @@ void hold_signals() {
 }
 
 bool stop_asked() { return stop_was_asked; }
+
+void work_in_background() {
+  constexpr int kNicest = 19;
+  // On Linux a thread has a niceness of its own. Where it cannot be had, the work is done all the same.
+  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNicest));
+}
 
 std::string_view version() { return TENSORFORGE_VERSION; }
 

@@ -19,6 +19,9 @@ void fill_random(std::span<std::uint8_t> bytes);
 void hold_signals();
 bool stop_asked();
 
+/// The calling thread, and those that it starts, get out of the way of all others.
+void work_in_background();
+
 /// "0.1.0"
 std::string_view version();
 

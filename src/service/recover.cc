@@ -3,15 +3,92 @@
 #include <algorithm>
 #include <cassert>
 #include <string>
+#include <string_view>
+#include <thread>
 #include <utility>
 
 #include "fmt/format.h"
+#include "service/channel.h"
 
 namespace tensorforge::service {
 namespace {
 
-constexpr std::size_t kPageRecords = 10'000;
-constexpr std::size_t kPageBytes = std::size_t{4} << 20U;
+/// Few enough to stay in the cache between the threads, many enough that these seldom wait for each other.
+constexpr std::size_t kBatchRecords = 512, kBatchBytes = std::size_t{1} << 20U;
+constexpr std::size_t kBatchesUnderWay = 8;
+
+absl::Status at_record(Sequence sequence, const absl::Status& status) {
+  return {status.code(), fmt::format("record {}: {}", sequence, std::string(status.message()))};
+}
+
+/// Records in their order, and what ended them.
+struct Batch {
+  std::vector<Record> records;
+  absl::Status status;
+};
+
+/// Reads and decodes on a thread of its own.
+class Decoder {
+ public:
+  /// `first` is the sequence of the first record that `scan` gives.
+  Decoder(const Scan& scan, Sequence first) : next_(first), thread_([this, &scan] { run(scan); }) {}
+  ~Decoder() {
+    batches_.close();
+    thread_.join();
+  }
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  /// nullopt: that were all.
+  std::optional<Batch> next() { return batches_.pop(); }
+
+ private:
+  void run(const Scan& scan) {
+    const absl::Status scanned = scan([this](std::span<const std::string_view> records) { return take(records); });
+    if (batch_.status.ok()) batch_.status = scanned;
+    if (!batch_.records.empty() || !batch_.status.ok()) hand_over();
+    batches_.close();
+  }
+  bool take(std::span<const std::string_view> records) {
+    for (const std::string_view bytes : records) {
+      Result<Record> record = codec::decode_record(std::as_bytes(std::span(bytes)));
+      if (!record.ok()) {
+        batch_.status = at_record(next_, record.status());
+        return false;
+      }
+      ++next_;
+      batch_.records.push_back(*std::move(record));
+      batch_bytes_ += bytes.size();
+      const bool full = batch_.records.size() == kBatchRecords || batch_bytes_ >= kBatchBytes;
+      if (full && !hand_over()) return false;
+    }
+    return true;
+  }
+  bool hand_over() {
+    const bool wanted = batches_.push(std::exchange(batch_, {}));
+    batch_bytes_ = 0;
+    batch_.records.reserve(kBatchRecords);
+    return wanted;
+  }
+
+  Channel<Batch> batches_{kBatchesUnderWay};
+  Batch batch_;
+  std::size_t batch_bytes_{};
+  Sequence next_;
+  std::thread thread_;  // the last: it uses the others
+};
+
+/// Tells where the writer noted another digest than that of `state`.
+absl::Status compare(const storage::Log& log, const State& state, const ReplayOptions& options) {
+  const Result<std::optional<std::string>> bytes = log.noted_digest(state.sequence);
+  if (!bytes.ok()) return bytes.status();
+  if (!*bytes) return absl::OkStatus();
+  const Result<NotedDigest> noted = decode_noted_digest(**bytes);
+  if (!noted.ok()) return noted.status();
+  const NotedDigest replayed = noted_digest(state);
+  if (*noted != replayed) options.on_contradiction({*noted, replayed});
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -24,29 +101,33 @@ Replay::Replay(State from, Sequence until) : state_(std::move(from)), until_(unt
 absl::Status Replay::add(std::span<const std::byte> bytes) {
   if (done_) return absl::OkStatus();
   Result<Record> record = codec::decode_record(bytes);
-  if (!record.ok()) {
-    return {record.status().code(), fmt::format("record {}: {}", state_.sequence + command_.size() + 1,
-                                                std::string(record.status().message()))};
+  if (record.ok()) return add(*std::move(record));
+  return at_record(state_.sequence + command_.size() + 1, record.status());
+}
+
+absl::Status Replay::add(Record record) {
+  if (done_) return absl::OkStatus();
+  if (record.part != command_.size() || record.part >= record.parts ||
+      (!command_.empty() && record.parts != command_.front().parts)) {
+    return absl::DataLossError(fmt::format("record {} is part {} of {} where part {} belongs", record.sequence,
+                                           record.part, record.parts, command_.size()));
   }
-  if (record->part != command_.size() || record->part >= record->parts ||
-      (!command_.empty() && record->parts != command_.front().parts)) {
-    return absl::DataLossError(fmt::format("record {} is part {} of {} where part {} belongs", record->sequence,
-                                           record->part, record->parts, command_.size()));
-  }
-  if (record->sequence + (record->parts - 1 - record->part) > until_) {
+  if (record.sequence + (record.parts - 1 - record.part) > until_) {
     command_.clear();
     done_ = true;
     return absl::OkStatus();
   }
-  const bool ends = record->part + 1 == record->parts;
-  command_.push_back(*std::move(record));
-  if (!ends) return absl::OkStatus();
-  for (const Record& each : std::exchange(command_, {})) {
-    absl::Status status = apply_record(state_, each);
-    if (!status.ok()) return status;
+  absl::Status status;
+  if (record.parts == 1) {
+    status = apply_record(state_, record);
+  } else {
+    command_.push_back(std::move(record));
+    if (command_.size() < command_.front().parts) return absl::OkStatus();
+    const std::vector<Record> command = std::exchange(command_, {});
+    for (std::size_t i = 0; i < command.size() && status.ok(); ++i) status = apply_record(state_, command[i]);
   }
   done_ = state_.sequence == until_;
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status Replay::finish() const {
@@ -55,26 +136,41 @@ absl::Status Replay::finish() const {
                                          command_.back().sequence, command_.front().parts));
 }
 
-Result<State> recover(const storage::Log& log, const Progress& progress, const SessionLimits& limits) {
-  const Sequence end = log.durable_head().sequence;
-  Replay replay(std::numeric_limits<Sequence>::max(), limits);
-  for (Sequence next = 1; next <= end;) {
-    const auto wanted = static_cast<std::size_t>(std::min<Sequence>(kPageRecords, end - next + 1));
-    const Result<storage::Records> page = log.read(next, wanted, kPageBytes);
-    if (!page.ok()) return page.status();
-    if (page->records.empty()) {
-      return absl::DataLossError(fmt::format("records {}..{} are missing from the log", next, end));
+Result<State> replay_log(State from, const storage::Log& log, const Scan& scan, const ReplayOptions& options) {
+  const Sequence end = std::min(log.durable_head().sequence, options.until);
+  Sequence noted_interval = from.sequence / kNotedDigestInterval;
+  Replay replay(std::move(from), options.until);
+  Decoder decoder(scan, replay.state().sequence + 1);
+  while (std::optional<Batch> batch = decoder.next()) {
+    for (Record& record : batch->records) {
+      if (absl::Status status = replay.add(std::move(record)); !status.ok()) return status;
+      if (options.on_contradiction && replay.state().sequence / kNotedDigestInterval != noted_interval) {
+        noted_interval = replay.state().sequence / kNotedDigestInterval;
+        if (absl::Status status = compare(log, replay.state(), options); !status.ok()) return status;
+      }
     }
-    for (const std::string& record : page->records) {
-      absl::Status status = replay.add(std::as_bytes(std::span(record)));
-      if (!status.ok()) return status;
+    if (!batch->status.ok()) return batch->status;
+    if (replay.done()) break;
+    if (options.progress && !options.progress(replay.state().sequence, end)) {
+      return absl::CancelledError("the replay was cancelled");
     }
-    next += page->records.size();
-    if (progress && !progress(next - 1, end)) return absl::CancelledError("the recovery was cancelled");
   }
-  absl::Status status = replay.finish();
-  if (!status.ok()) return status;
+  if (absl::Status status = replay.finish(); !status.ok()) return status;
   return replay.take();
+}
+
+Result<State> recover(const storage::Log& log, const Progress& progress, const SessionLimits& limits) {
+  State empty;
+  empty.sessions = Sessions(limits);
+  ReplayOptions options;
+  options.progress = progress;
+  return recover_from(std::move(empty), log, options);
+}
+
+Result<State> recover_from(State from, const storage::Log& log, const ReplayOptions& options) {
+  const Sequence first = from.sequence + 1;
+  return replay_log(
+      std::move(from), log, [&log, first](const auto& visit) { return log.scan(first, visit); }, options);
 }
 
 storage::Group start_incarnation(State& state, IncarnationCause cause, const Hash& root, std::uint32_t incarnation,

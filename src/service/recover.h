@@ -27,6 +27,7 @@ class Replay {
   /// Takes the next record. kDataLoss: it is damaged, or not the one that comes next. kUnimplemented: a newer version
   /// wrote it.
   absl::Status add(std::span<const std::byte> record);
+  absl::Status add(Record record);
   /// After the last record. kDataLoss: the log ends inside a command, before `until`.
   absl::Status finish() const;
 
@@ -45,8 +46,30 @@ class Replay {
 /// Told now and then how far a recovery is. False: it is to give up.
 using Progress = std::function<bool(Sequence done, Sequence end)>;
 
-/// Replays the whole durable log. Errors as Replay's, and those of the log's reads. kCancelled: `progress` said so.
+/// What the writer noted of its state at a sequence, and what the log gives there: two that should be the same.
+struct Contradiction {
+  NotedDigest noted, replayed;
+};
+
+/// What replay_log() does beside replaying.
+struct ReplayOptions {
+  Sequence until{std::numeric_limits<Sequence>::max()};  ///< the end of a command
+  Progress progress;
+  /// Where a noted digest on the way is not that of the state. Empty: the digests are not looked at.
+  std::function<void(const Contradiction&)> on_contradiction;
+};
+
+/// Goes on from `from` with the records that `scan` gives, which are those behind it. They are decoded on a thread of
+/// their own, beside the one that applies them.
+///
+/// Errors as Replay's, and those of `scan`. kCancelled: `progress` said so.
+using Scan = std::function<absl::Status(const storage::VisitRecords&)>;
+Result<State> replay_log(State from, const storage::Log&, const Scan& scan, const ReplayOptions&);
+
+/// Replays the whole durable log. Errors as replay_log().
 Result<State> recover(const storage::Log&, const Progress& progress = {}, const SessionLimits& limits = {});
+/// Replays what of it lies behind `from`.
+Result<State> recover_from(State from, const storage::Log&, const ReplayOptions& options = {});
 
 /// Begins a new life of the log: applies IncarnationStarted to `state` and gives the group that records it. At the
 /// first start it is sequence 1. It has to be durable before anything is served.

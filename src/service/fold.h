@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "platform/result.h"
+#include "service/state.h"
+#include "storage/journal.h"
+#include "storage/snapshot_file.h"
+
+namespace tensorforge::service {
+
+/// Builds the state that a snapshot holds: for OpenOptions::load_snapshot. Errors as load_state(), and the reader's.
+Result<State> load_snapshot(storage::SnapshotReader& reader, const SessionLimits& limits = {});
+
+struct Folded {
+  Sequence sequence{};
+  std::uint64_t bytes{};  ///< of the file; 0: the snapshot was there already
+};
+
+/// Makes the snapshot of `noted.sequence`, where a command and a chunk end: the newest snapshot before it, and the
+/// durable records since, from the log alone. So each one also proves that the log gives the state that was served.
+///
+/// kDataLoss     the log does not verify, or the state that it gives is not the noted one: what is served contradicts
+///               the log. No snapshot is kept.
+/// kUnavailable  the disk fails
+/// kCancelled    `cancelled`, asked now and then, said so
+///
+/// Threads: any; beside the appender. One at a time.
+Result<Folded> fold(const storage::Log&, const storage::SnapshotStore&, const NotedDigest& noted,
+                    const std::function<bool()>& cancelled = {}, const SessionLimits& limits = {});
+
+/// Checks the log in full up to `until`, where it was not read at the start. `progress` is told how far it is, and may
+/// end it (kCancelled). kDataLoss: it does not verify, or is not the log that `until` is a place in.
+absl::Status check_older(const storage::Log&, const storage::LogPoint& until,
+                         const std::function<bool(Sequence verified)>& progress);
+
+}  // namespace tensorforge::service
