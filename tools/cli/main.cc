@@ -27,7 +27,8 @@ constexpr const char* kFooter =
     "  tensorforge model register resnet50 1.0.0 --framework pytorch --input-shape 1x3x224x224 --size 98MiB\n"
     "  tensorforge --json model get resnet50\n\n"
     "Sizes are bytes, or take KiB, MiB, GiB, TiB. A FILE of - is standard input.\n"
-    "Exit codes: 0 done, 1 refused by the service, 2 wrong usage, 3 no connection or no answer, 4 verification failed,\n"
+    "Exit codes: 0 done, 1 refused by the service, 2 wrong usage, 3 no connection or no answer, 4 verification "
+    "failed,\n"
     "5 crashtest found a loss.";
 
 /// The login name where it can stand in the log.
