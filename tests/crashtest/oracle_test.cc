@@ -45,6 +45,15 @@ class AnyLog final : public storage::Log {
     page.records.assign(records.begin() + static_cast<std::ptrdiff_t>(first - 1), records.end());
     return page;
   }
+  absl::Status scan(Sequence first, const storage::VisitRecords& visit) const override {
+    const std::vector<std::string_view> views(records.begin() + static_cast<std::ptrdiff_t>(first - 1), records.end());
+    visit(views);
+    return absl::OkStatus();
+  }
+  absl::Status check(storage::LogPoint&, const storage::VisitRecords&) const override {
+    return absl::UnimplementedError("it has no chunks");
+  }
+  Result<std::optional<storage::NotedAt>> newest_noted_digest() const override { return std::nullopt; }
   Result<std::optional<storage::Note>> note(Sequence sequence) const override { return notes.at(sequence - 1); }
   Result<std::optional<std::string>> noted_digest(Sequence) const override { return std::nullopt; }
   Result<storage::LogVerified> verify() const override { return verified; }
