@@ -5,17 +5,23 @@
 
 namespace tensorforge::storage {
 
+void put_record(std::string& bytes, std::string_view record) {
+  assert(!record.empty() && record.size() <= kMaxRecordBytes);
+  char length[4];
+  put_little(length, static_cast<std::uint32_t>(record.size()));
+  bytes.append(length, sizeof length).append(record);
+}
+
 void Group::add(const std::vector<std::string>& records) {
-  assert(!records.empty());
-  [[maybe_unused]] const std::size_t before = bytes.size();
-  for (const std::string& record : records) {
-    assert(!record.empty() && record.size() <= kMaxRecordBytes);
-    char length[4];
-    put_little(length, static_cast<std::uint32_t>(record.size()));
-    bytes.append(length, sizeof length).append(record);
-  }
-  assert(bytes.size() - before <= kMaxCommandBytes);
-  commands.push_back({bytes.size(), count() + static_cast<std::uint32_t>(records.size())});
+  std::string framed;
+  for (const std::string& record : records) put_record(framed, record);
+  add(framed, static_cast<std::uint32_t>(records.size()));
+}
+
+void Group::add(std::string_view records, std::uint32_t record_count) {
+  assert(record_count > 0 && records.size() <= kMaxCommandBytes);
+  bytes.append(records);
+  commands.push_back({bytes.size(), count() + record_count});
 }
 
 }  // namespace tensorforge::storage

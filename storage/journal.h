@@ -50,7 +50,12 @@ struct Group {
   Sequence last() const { return first + count() - 1; }
   /// Appends one command of 1 or more records.
   void add(const std::vector<std::string>& records);
+  /// Likewise; `records` is what stands in `bytes`: `record_count` of them, by put_record().
+  void add(std::string_view records, std::uint32_t record_count);
 };
+
+/// Appends `record` behind its length.
+void put_record(std::string& bytes, std::string_view record);
 
 /// How far the log is durable, and the RFC 6962 root of the tree over its records up to there.
 struct TreeHead {

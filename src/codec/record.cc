@@ -15,6 +15,8 @@ namespace tensorforge {
 namespace {
 
 constexpr auto kIncarnationCauses = enum_names<IncarnationCause>("FirstStart", "Restore", "AcceptLoss");
+constexpr std::string_view kModelStreams = "model/", kPoolStreams = "pool/", kRunStreams = "run/",
+                           kServerStream = "server";
 constexpr auto kActorSources = enum_names<ActorSource>("Asserted", "Token", "Certificate", "System");
 
 template <std::size_t N>
@@ -353,7 +355,7 @@ tensorforge::Event read_event(Reader& r, const wire::Record* table) {
 
 }  // namespace
 
-Result<std::string> encode_record(const Record& record) {
+Result<std::string_view> encode_record_view(const Record& record) {
   Writer w(kMaxRecordBytes);
   const auto actor = w.id(record.actor);
   const auto event = write_event(w, record.event);
@@ -364,7 +366,13 @@ Result<std::string> encode_record(const Record& record) {
                                        record.command_number, record.answered_below, to_scalar(record.opened_at),
                                        record.part, record.parts, record.batch_index, record.batch_size,
                                        pointer_to(note_hash), event.type, event.offset);
-  return w.finish(root.Union(), wire::RecordIdentifier());
+  return w.finish_view(root.Union(), wire::RecordIdentifier());
+}
+
+Result<std::string> encode_record(const Record& record) {
+  const Result<std::string_view> bytes = encode_record_view(record);
+  if (!bytes.ok()) return bytes.status();
+  return std::string(*bytes);
 }
 
 Result<Record> decode_record(std::span<const std::byte> bytes) {
@@ -433,33 +441,43 @@ std::string_view event_name(const Event& event) {
 namespace {
 
 template <class E>
-std::string stream_of(const E& event) {
+StreamRef stream_of_one(const E& event) {
   if constexpr (requires { event.model.model_id; }) {
-    return "model/" + event.model.model_id;
+    return {kModelStreams, event.model.model_id};
   } else if constexpr (requires { event.validation.model_id; }) {
-    return "model/" + event.validation.model_id;
+    return {kModelStreams, event.validation.model_id};
   } else if constexpr (requires { event.model_id; }) {
-    return "model/" + event.model_id;
+    return {kModelStreams, event.model_id};
   } else if constexpr (requires { event.device.device_id; }) {
-    return "pool/" + event.device.device_id;
+    return {kPoolStreams, event.device.device_id};
   } else if constexpr (requires { event.device_id; }) {
-    return "pool/" + event.device_id;
+    return {kPoolStreams, event.device_id};
   } else if constexpr (requires { event.request.training_run_id; }) {
-    return "run/" + event.request.training_run_id;
+    return {kRunStreams, event.request.training_run_id};
   } else {
-    return "run/" + event.training_run_id;
+    return {kRunStreams, event.training_run_id};
   }
 }
-std::string stream_of(const checkpoint::PolicySet& event) {
-  return event.training_run_id ? "run/" + *event.training_run_id : "server";
+StreamRef stream_of_one(const checkpoint::PolicySet& event) {
+  return event.training_run_id ? StreamRef{kRunStreams, *event.training_run_id} : StreamRef{kServerStream, {}};
 }
-std::string stream_of(const IncarnationStarted&) { return "server"; }
-std::string stream_of(const ClockAccepted&) { return "server"; }
+StreamRef stream_of_one(const IncarnationStarted&) { return {kServerStream, {}}; }
+StreamRef stream_of_one(const ClockAccepted&) { return {kServerStream, {}}; }
 
 }  // namespace
 
-std::vector<std::string> streams_of(const Event& event) {
-  return {codec::visit_innermost([](const auto& e) { return stream_of(e); }, event)};
+std::string StreamRef::name() const { return std::string(kind).append(id); }
+
+StreamRef parse_stream(std::string_view name) {
+  const std::size_t slash = name.find('/');
+  const std::size_t kind_bytes = slash == std::string_view::npos ? name.size() : slash + 1;
+  return {name.substr(0, kind_bytes), name.substr(kind_bytes)};
 }
+
+StreamRef stream_of(const Event& event) {
+  return codec::visit_innermost([](const auto& e) { return stream_of_one(e); }, event);
+}
+
+std::vector<std::string> streams_of(const Event& event) { return {stream_of(event).name()}; }
 
 }  // namespace tensorforge

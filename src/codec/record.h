@@ -41,6 +41,14 @@ using Event = std::variant<registry::Event, gpu_memory::Event, checkpoint::Event
 
 /// "ModelRegistered", "BlockAllocated", ...: as in schemas/event.fbs.
 std::string_view event_name(const Event&);
+/// The name of a stream in two parts that stand elsewhere: "model/" and "resnet", or "server" and nothing.
+struct StreamRef {
+  std::string_view kind, id;
+  std::string name() const;
+};
+StreamRef parse_stream(std::string_view name);
+/// The stream of the entity that an event belongs to; valid as long as the event.
+StreamRef stream_of(const Event&);
 /// The streams of the entities that an event belongs to: "model/resnet", "pool/gpu0", "run/r1", "server". Never empty.
 std::vector<std::string> streams_of(const Event&);
 
@@ -78,6 +86,8 @@ inline constexpr std::size_t kMaxRecordBytes = 65'535;
 /// The record's bytes, the same for the same record on every machine.
 /// kInvalidArgument: it would pass 65,535 bytes (no record that decide() made does).
 Result<std::string> encode_record(const Record&);
+/// Likewise; valid until this thread encodes something else.
+Result<std::string_view> encode_record_view(const Record&);
 /// kDataLoss: not a record, or damaged. kUnimplemented: an event or enumerator that a newer version wrote.
 Result<Record> decode_record(std::span<const std::byte>);
 

@@ -454,12 +454,34 @@ Welcome read(Reader& r, const wire::Welcome* table) {
 
 }  // namespace
 
-Result<std::string> encode_server_frame(const ServerMessage& message) {
+namespace {
+
+Offset<wire::Reply> write(Writer& w, const ModelReply& reply) {
+  const auto model = codec::write(w, reply.model);
+  const auto list = w.builder().CreateVector(&model, 1);
+  const auto models = wire::CreateModels(w.builder(), list);
+  return wire::CreateReply(w.builder(), reply.correlation_id, 0, 0, reply.sequence, wire::Result::Models,
+                           models.Union(), 0, reply.incarnation);
+}
+
+template <class Message>
+absl::Status append_frame(const Message& message, std::string& out) {
   Writer w(kMaxFrameBytes);
-  const auto member =
-      std::visit([&w](const auto& m) { return as_member<wire::ServerMessageTraits>(write(w, m)); }, message);
+  const auto member = as_member<wire::ServerMessageTraits>(write(w, message));
   const auto root = wire::CreateServerFrame(w.builder(), member.type, member.offset);
-  return w.finish_size_prefixed(root.Union(), wire::ServerFrameIdentifier());
+  return w.append_size_prefixed(root.Union(), wire::ServerFrameIdentifier(), out);
+}
+
+}  // namespace
+
+absl::Status append_server_frame(const Reply& reply, std::string& out) { return append_frame(reply, out); }
+absl::Status append_server_frame(const ModelReply& reply, std::string& out) { return append_frame(reply, out); }
+
+Result<std::string> encode_server_frame(const ServerMessage& message) {
+  std::string frame;
+  absl::Status status = std::visit([&](const auto& m) { return append_frame(m, frame); }, message);
+  if (!status.ok()) return status;
+  return frame;
 }
 
 Result<ServerMessage> decode_server_frame(std::span<const std::byte> frame) {

@@ -184,8 +184,19 @@ using ServerMessage = std::variant<Welcome, Reply>;
 
 namespace codec {
 
+/// A Reply whose result is Models, with one model that stays where it is.
+struct ModelReply {
+  std::uint64_t correlation_id{};
+  Sequence sequence{};
+  std::uint32_t incarnation{};
+  const registry::ModelMetadata& model;
+};
+
 /// A whole size-prefixed frame. kInvalidArgument: over kMaxFrameBytes.
 Result<std::string> encode_server_frame(const ServerMessage&);
+/// The same behind what `out` holds; where it refuses, `out` is as it was.
+absl::Status append_server_frame(const Reply&, std::string& out);
+absl::Status append_server_frame(const ModelReply&, std::string& out);
 /// As decode_client_frame.
 Result<ServerMessage> decode_server_frame(std::span<const std::byte> frame);
 

@@ -622,14 +622,23 @@ Request read(Reader& r, const wire::Request* table) {
   return request;
 }
 
+template <class Message>
+absl::Status append_frame(const Message& message, std::string& out) {
+  Writer w(kMaxFrameBytes);
+  const auto member = as_member<wire::ClientMessageTraits>(write(w, message));
+  const auto root = wire::CreateClientFrame(w.builder(), member.type, member.offset);
+  return w.append_size_prefixed(root.Union(), wire::ClientFrameIdentifier(), out);
+}
+
 }  // namespace
 
+absl::Status append_client_frame(const Request& request, std::string& out) { return append_frame(request, out); }
+
 Result<std::string> encode_client_frame(const ClientMessage& message) {
-  Writer w(kMaxFrameBytes);
-  const auto member =
-      std::visit([&w](const auto& m) { return as_member<wire::ClientMessageTraits>(write(w, m)); }, message);
-  const auto root = wire::CreateClientFrame(w.builder(), member.type, member.offset);
-  return w.finish_size_prefixed(root.Union(), wire::ClientFrameIdentifier());
+  std::string frame;
+  absl::Status status = std::visit([&](const auto& m) { return append_frame(m, frame); }, message);
+  if (!status.ok()) return status;
+  return frame;
 }
 
 Result<ClientMessage> decode_client_frame(std::span<const std::byte> frame) {

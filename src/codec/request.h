@@ -208,6 +208,8 @@ inline constexpr std::size_t kMaxFrameBytes = std::size_t{1} << 20U;  ///< with 
 
 /// A whole size-prefixed frame. kInvalidArgument: over kMaxFrameBytes.
 Result<std::string> encode_client_frame(const ClientMessage&);
+/// The same behind what `out` holds; where it refuses, `out` is as it was.
+absl::Status append_client_frame(const Request&, std::string& out);
 /// `frame` is whole, prefix included; one that is not aligned to 8 bytes costs a copy.
 /// kInvalidArgument: malformed or hostile, an unknown union member or enumerator, invalid UTF-8, or more than it should
 /// hold.

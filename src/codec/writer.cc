@@ -54,20 +54,28 @@ Offset<flatbuffers::Vector<std::uint64_t>> Writer::numbers(const std::vector<std
 }
 
 Result<std::string> Writer::finish(Offset<void> root, const char* identifier) {
+  const Result<std::string_view> bytes = finish_view(root, identifier);
+  if (!bytes.ok()) return bytes.status();
+  return std::string(*bytes);
+}
+
+Result<std::string_view> Writer::finish_view(Offset<void> root, const char* identifier) {
   builder_.Finish(root, identifier);
   return finished();
 }
 
-Result<std::string> Writer::finish_size_prefixed(Offset<void> root, const char* identifier) {
+absl::Status Writer::append_size_prefixed(Offset<void> root, const char* identifier, std::string& out) {
   builder_.FinishSizePrefixed(root, identifier);
-  return finished();
+  const Result<std::string_view> bytes = finished();
+  if (bytes.ok()) out.append(*bytes);
+  return bytes.status();
 }
 
-Result<std::string> Writer::finished() {
+Result<std::string_view> Writer::finished() {
   if (left_out_ || builder_.GetSize() > max_bytes_) {
     return absl::InvalidArgumentError(fmt::format("encodes to more than {} bytes", max_bytes_));
   }
-  return std::string(reinterpret_cast<const char*>(builder_.GetBufferPointer()), builder_.GetSize());
+  return std::string_view(reinterpret_cast<const char*>(builder_.GetBufferPointer()), builder_.GetSize());
 }
 
 }  // namespace tensorforge::codec

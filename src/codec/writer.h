@@ -14,6 +14,7 @@
 
 #include <flatbuffers/flatbuffers.h>
 
+#include "absl/container/inlined_vector.h"
 #include "common_generated.h"
 #include "platform/entity_id.h"
 #include "platform/log_types.h"
@@ -47,18 +48,21 @@ class Writer {
   auto list(const Values& values, WriteOne write_one) {
     using Element = decltype(write_one(*values.begin()));
     if (values.empty()) return Offset<flatbuffers::Vector<Element>>();
-    std::vector<Element> offsets;
+    absl::InlinedVector<Element, 16> offsets;
     offsets.reserve(values.size());
     for (const auto& value : values) offsets.push_back(write_one(value));
-    return builder_.CreateVector(offsets);
+    return builder_.CreateVector(offsets.data(), offsets.size());
   }
 
   Result<std::string> finish(Offset<void> root, const char* identifier);
-  Result<std::string> finish_size_prefixed(Offset<void> root, const char* identifier);
+  /// Valid until this thread writes another buffer.
+  Result<std::string_view> finish_view(Offset<void> root, const char* identifier);
+  /// Behind what `out` holds; where it refuses, `out` is as it was.
+  absl::Status append_size_prefixed(Offset<void> root, const char* identifier, std::string& out);
 
  private:
   bool fits(std::size_t bytes);
-  Result<std::string> finished();
+  Result<std::string_view> finished();
 
   flatbuffers::FlatBufferBuilder& builder_;
   std::size_t max_bytes_;

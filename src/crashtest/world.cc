@@ -143,9 +143,10 @@ class World::Service {
   void carry() {
     for (Client& client : world_.clients_) act(client);
     protocol::Effects effects = engine_->take_effects();
-    for (const auto& [id, bytes] : effects.sends) {
+    for (const auto& [id, given] : effects.sends) {
       Client* client = owner_of(id);
       if (client == nullptr) continue;
+      const std::string bytes(given);  // the engine is called before they are used
       engine_->on_sent(id, bytes.size());
       client->core->on_bytes(std::as_bytes(std::span(bytes)), world_.now_.boot_ms);
     }

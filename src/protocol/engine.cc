@@ -32,15 +32,32 @@ constexpr std::size_t kMaxGoneActors = 4'096;
 /// A peer that takes nothing for so long is closed where there is no room for the others.
 constexpr std::uint64_t kSlowMs = 1'000;
 
-std::string encode(const Reply& reply) {
-  Result<std::string> frame = codec::encode_server_frame(reply);
-  if (frame.ok()) return *std::move(frame);
+/// A buffer that once held more than this is given back when it is empty, so that a burst does not stay in memory.
+constexpr std::size_t kKeptBufferBytes = std::size_t{64} << 10U;
+
+void append(const codec::ModelReply& reply, std::string& out) {
+  // One model is far smaller than a frame may be.
+  codec::append_server_frame(reply, out).IgnoreError();
+}
+
+void append(const Welcome& welcome, std::string& out) { out += codec::encode_server_frame(welcome).value(); }
+
+void append(const Reply& reply, std::string& out) {
+  if (codec::append_server_frame(reply, out).ok()) return;
   Reply refusal;
   refusal.correlation_id = reply.correlation_id;
   refusal.sequence = reply.sequence;
   refusal.incarnation = reply.incarnation;
   refusal.status = absl::ResourceExhaustedError("the answer does not fit into a frame: ask for a smaller page");
-  return codec::encode_server_frame(refusal).value();
+  codec::append_server_frame(refusal, out).IgnoreError();  // a few bytes
+}
+
+void empty(std::string& buffer) {
+  if (buffer.capacity() > kKeptBufferBytes) {
+    std::string().swap(buffer);
+  } else {
+    buffer.clear();
+  }
 }
 
 absl::Status with_context(std::string_view context, const absl::Status& status) {
@@ -53,8 +70,8 @@ struct Engine::Connection {
   /// The place of one answer in the order of the requests.
   struct Slot {
     std::uint64_t correlation_id{};
-    Sequence needs{};   ///< what must be durable before it leaves
-    std::string frame;  ///< empty while a read is under way
+    Sequence needs{};     ///< what must be durable before it leaves
+    std::size_t bytes{};  ///< of its frame in `held`; 0 while a read is under way
   };
   enum class Phase { Greeting, Open, Closing };
 
@@ -72,10 +89,12 @@ struct Engine::Connection {
 
   std::deque<Slot> slots;
   std::uint64_t first_slot{};  ///< number of slots.front()
-  std::size_t slot_bytes{};
+  std::string held;            ///< the frames of `slots`, one behind the other, from held_begin on
+  std::size_t held_begin{};
   std::size_t reads{};               ///< under way, of those without a slot
   std::deque<ReadId> waiting_reads;  ///< to begin, in order
-  std::string output;                ///< for the next effects
+  std::string output;                ///< for the next effects, or ...
+  bool output_given{};               ///< ... what the last ones gave out
   std::size_t unsent{};
 
   // Boot clock.
@@ -89,8 +108,9 @@ struct Engine::Connection {
   std::size_t gathered_bytes{};
 
   std::size_t requests_in_flight() const { return slots.size() + reads; }
+  std::size_t held_bytes() const { return held.size() - held_begin; }
   std::size_t holds() const {
-    return slot_bytes + unsent + slots.size() * kSlotBytes + waiting_reads.size() * kReadBytes;
+    return held_bytes() + unsent + slots.size() * kSlotBytes + waiting_reads.size() * kReadBytes;
   }
 };
 
@@ -109,8 +129,8 @@ Engine::Engine(Config config, service::Config service_config, Identity identity,
 Engine::~Engine() = default;
 
 Engine::Connection* Engine::find(ConnectionId id) {
-  const auto found = connections_.find(id);
-  return found == connections_.end() ? nullptr : found->second.get();
+  const auto found = connection_of_id_.find(id);
+  return found == connection_of_id_.end() ? nullptr : found->second;
 }
 
 // ---- connections
@@ -124,6 +144,7 @@ void Engine::on_connect(ConnectionId id, std::string peer_address) {
   connection->id = id;
   connection->caller.peer_address = std::move(peer_address);
   connection->connected_at = connection->last_request = connection->last_sent = now_.boot_ms;
+  connection_of_id_.emplace(id, connection.get());
   connections_.emplace(id, std::move(connection));
 }
 
@@ -158,6 +179,7 @@ void Engine::close(Connection& connection) {
   leave_actor(connection);
   buffered_ -= connection.buffered;
   large_frames_ -= connection.large_frame;
+  connection_of_id_.erase(id);
   connections_.erase(id);
   grant_room();
   effects_.closes.push_back(id);
@@ -177,7 +199,7 @@ void Engine::fail(Connection& connection, absl::Status why) {
 bool Engine::may_take_requests(const Connection& connection) const {
   return connection.phase != Connection::Phase::Closing && (!ending_ || ending_->exit_code != kExitDone) &&
          connection.requests_in_flight() < config_.max_requests_in_flight &&
-         connection.slot_bytes + connection.unsent < config_.max_output_bytes && may_hold_more(connection) &&
+         connection.held_bytes() + connection.unsent < config_.max_output_bytes && may_hold_more(connection) &&
          may_gather_more(connection);
 }
 
@@ -208,7 +230,7 @@ std::size_t Engine::max_reply_bytes() const {
 }
 
 bool Engine::may_read_log(const Connection& connection) const {
-  const std::size_t waits = connection.slot_bytes + connection.unsent;
+  const std::size_t waits = connection.held_bytes() + connection.unsent;
   return under_pressure() ? waits == 0 : waits < config_.max_output_bytes;
 }
 
@@ -372,7 +394,7 @@ void Engine::handle(Connection& connection, ClientMessage&& message) {
     return on_hello(connection, std::move(*hello));
   }
   if (!greeted) return fail(connection, absl::FailedPreconditionError("the first message of a connection is a hello"));
-  on_request(connection, std::get<Request>(message));
+  on_request(connection, std::move(std::get<Request>(message)));
 }
 
 /// A frame that does not decode. Where it still says which request it is, it costs that request and no other.
@@ -433,12 +455,10 @@ void Engine::on_hello(Connection& connection, Hello&& hello) {
     connection.may_change = true;
   }
   connection.phase = Connection::Phase::Open;
-  connection.slots.push_back({0, state.sequence, codec::encode_server_frame(welcome).value()});
-  connection.slot_bytes += connection.slots.back().frame.size();
-  release(connection);
+  answer(connection, 0, welcome, state.sequence);
 }
 
-void Engine::on_request(Connection& connection, const Request& request) {
+void Engine::on_request(Connection& connection, Request&& request) {
   if (request.correlation_id == 0) {
     return fail(connection, absl::InvalidArgumentError("correlation id 0: they count from 1"));
   }
@@ -447,23 +467,32 @@ void Engine::on_request(Connection& connection, const Request& request) {
     return answer(connection, request.correlation_id, refusal(std::move(status)));
   }
   service_.set_max_reply_bytes(max_reply_bytes());
-  if (const auto* command = std::get_if<Command>(&request.body)) return on_command(connection, request, *command);
+  if (auto* command = std::get_if<Command>(&request.body)) {
+    return on_command(connection, request, std::move(*command));
+  }
   on_query(connection, request, std::get<Query>(request.body));
 }
 
-void Engine::on_command(Connection& connection, const Request& request, const Command& command) {
+void Engine::on_command(Connection& connection, const Request& request, Command&& command) {
   if (!connection.may_change) {
     return answer(connection, request.correlation_id,
                   refusal(absl::FailedPreconditionError(
                       "this connection only reads: a hello with a session may change something")));
   }
-  service::Service::Outcome outcome = service_.execute(connection.caller, request, command);
+  service::Service::Outcome outcome = service_.execute(connection.caller, request, std::move(command));
   if (!outcome.in_log) return answer(connection, request.correlation_id, std::move(outcome.reply));
   read(connection, request.correlation_id, true, service::ReadAnswer{outcome.in_log->first, outcome.in_log->count},
        outcome.in_log->last());
 }
 
 void Engine::on_query(Connection& connection, const Request& request, const Query& query) {
+  if (const auto* get = std::get_if<query::GetModel>(&query)) {
+    if (const registry::ModelMetadata* model = service_.find(*get)) {
+      const service::State& state = service_.state();
+      const codec::ModelReply found{request.correlation_id, state.sequence, state.incarnation(), *model};
+      return answer(connection, request.correlation_id, found, state.sequence);
+    }
+  }
   const auto read_when_ready = [&](service::LogRead what) {
     if (connection.reads >= kMaxReads) {
       return answer(connection, request.correlation_id,
@@ -507,10 +536,22 @@ Reply Engine::refusal(absl::Status status) const {
 
 void Engine::answer(Connection& connection, std::uint64_t correlation_id, Reply&& reply) {
   reply.correlation_id = correlation_id;
-  connection.slots.push_back({correlation_id, service_.state().sequence, encode(reply)});
-  connection.slot_bytes += connection.slots.back().frame.size();
-  if (!journal_status_.ok()) connection.slots.back().needs = 0;
-  release(connection);
+  answer(connection, correlation_id, reply, journal_status_.ok() ? service_.state().sequence : 0);
+}
+
+template <class Message>
+void Engine::answer(Connection& connection, std::uint64_t correlation_id, const Message& message, Sequence needs) {
+  if (connection.slots.empty() && needs <= durable_) {
+    std::string& output = output_of(connection);
+    const std::size_t before = output.size();
+    append(message, output);
+    connection.unsent += output.size() - before;
+  } else {
+    const std::size_t before = connection.held.size();
+    append(message, connection.held);
+    connection.slots.push_back({correlation_id, needs, connection.held.size() - before});
+  }
+  close_or_go_on(connection);
 }
 
 void Engine::answer_unavailable(Connection& connection, std::uint64_t correlation_id) {
@@ -525,7 +566,7 @@ void Engine::read(Connection& connection, std::uint64_t correlation_id, bool in_
   PendingRead read{connection.id, correlation_id, std::nullopt, needs, std::move(what)};
   if (in_order) {
     read.slot = connection.first_slot + connection.slots.size();
-    connection.slots.push_back({correlation_id, needs, ""});
+    connection.slots.push_back({correlation_id, needs, 0});
   } else {
     ++connection.reads;
   }
@@ -572,35 +613,61 @@ void Engine::on_read_done(ReadId id, Reply reply) {
     if (reply.status.ok()) verified_to_ = std::max(verified_to_, verified->sequence);
   }
   if (read.slot) {
-    Connection::Slot& slot = connection.slots[static_cast<std::size_t>(*read.slot - connection.first_slot)];
-    slot.frame = encode(reply);
-    connection.slot_bytes += slot.frame.size();
+    std::string frame;
+    append(reply, frame);
+    const auto slot = connection.slots.begin() + static_cast<std::ptrdiff_t>(*read.slot - connection.first_slot);
+    std::size_t at = connection.held_begin;
+    for (auto before = connection.slots.begin(); before != slot; ++before) at += before->bytes;
+    connection.held.insert(at, frame);
+    slot->bytes = frame.size();
   } else {
     --connection.reads;
-    send(connection, encode(reply));
+    std::string frame;
+    append(reply, frame);
+    send(connection, frame);
   }
   release(connection);
 }
 
 /// Sends the answers that may leave, in order; closes what was to be closed behind the last one.
 void Engine::release(Connection& connection) {
+  std::size_t bytes = 0;
   while (!connection.slots.empty()) {
-    Connection::Slot& slot = connection.slots.front();
-    if (slot.frame.empty() || slot.needs > durable_) break;
-    connection.slot_bytes -= slot.frame.size();
-    send(connection, slot.frame);
+    const Connection::Slot& slot = connection.slots.front();
+    if (slot.bytes == 0 || slot.needs > durable_) break;
+    bytes += slot.bytes;
     connection.slots.pop_front();
     ++connection.first_slot;
   }
+  if (bytes > 0) {
+    send(connection, std::string_view(connection.held).substr(connection.held_begin, bytes));
+    connection.held_begin += bytes;
+    if (connection.held_bytes() == 0) {
+      connection.held_begin = 0;
+      empty(connection.held);
+    } else if (connection.held_begin > connection.held.size() / 2) {
+      connection.held.erase(0, std::exchange(connection.held_begin, 0));
+    }
+  }
+  close_or_go_on(connection);
+}
+
+void Engine::close_or_go_on(Connection& connection) {
   const bool leaving = connection.phase == Connection::Phase::Closing || (ending_ && ending_->exit_code == kExitDone);
   if (leaving && connection.requests_in_flight() == 0 && connection.unsent == 0) return close(connection);
   reconsider(connection);
 }
 
-void Engine::send(Connection& connection, std::string_view bytes) {
+/// Where bytes for the next effects go; something has to be appended.
+std::string& Engine::output_of(Connection& connection) {
+  if (std::exchange(connection.output_given, false)) empty(connection.output);
   if (connection.output.empty()) dirty_.push_back(connection.id);
   if (connection.unsent == 0) connection.last_sent = now_.boot_ms;
-  connection.output += bytes;
+  return connection.output;
+}
+
+void Engine::send(Connection& connection, std::string_view bytes) {
+  output_of(connection) += bytes;
   connection.unsent += bytes.size();
 }
 
@@ -664,7 +731,8 @@ void Engine::on_durable(const storage::TreeHead& head) {
     boundaries_.pop_front();
   }
   for (auto next = connections_.begin(); next != connections_.end();) {
-    release(*(next++)->second);  // which may close it
+    Connection& connection = *(next++)->second;
+    if (!connection.slots.empty()) release(connection);  // which may close it
   }
 }
 
@@ -675,17 +743,19 @@ void Engine::on_journal_failed(const absl::Status& why) {
   const auto reads = std::exchange(reads_, {});
   for (auto& [id, connection] : connections_) {
     // The answers that rest on what is durable may still leave; the others are unknown now.
-    std::deque<Connection::Slot> slots = std::exchange(connection->slots, {});
-    connection->slot_bytes = 0;
+    const std::deque<Connection::Slot> slots = std::exchange(connection->slots, {});
+    const std::string held = std::exchange(connection->held, {});
+    std::size_t at = std::exchange(connection->held_begin, 0);
     connection->reads = 0;
     connection->waiting_reads.clear();
-    for (Connection::Slot& slot : slots) {
-      const bool rests_on_the_durable = !slot.frame.empty() && slot.needs <= durable_;
+    for (const Connection::Slot& slot : slots) {
+      const bool rests_on_the_durable = slot.bytes > 0 && slot.needs <= durable_;
       if (rests_on_the_durable) {
-        send(*connection, slot.frame);
+        send(*connection, std::string_view(held).substr(at, slot.bytes));
       } else {
         answer_unavailable(*connection, slot.correlation_id);
       }
+      at += slot.bytes;
     }
   }
   for (const auto& [id, read] : reads) {
@@ -761,9 +831,9 @@ Effects Engine::take_effects() {
   check_end();
   for (const ConnectionId id : std::exchange(dirty_, {})) {
     Connection* connection = find(id);
-    if (connection != nullptr && !connection->output.empty()) {
-      effects_.sends.push_back({id, std::exchange(connection->output, {})});
-    }
+    if (connection == nullptr) continue;
+    connection->output_given = true;
+    effects_.sends.push_back({id, connection->output});
   }
   for (const ConnectionId id : std::exchange(reading_changed_, {})) {
     Connection* connection = find(id);

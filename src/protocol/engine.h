@@ -62,7 +62,7 @@ struct Identity {
 struct Effects {
   struct Send {
     ConnectionId connection{};
-    std::string bytes;
+    std::string_view bytes;  ///< valid until the next call of the engine
   };
   struct Read {
     ReadId id{};
@@ -176,8 +176,8 @@ class Engine {
   void handle(Connection&, ClientMessage&&);
   void refuse_frame(Connection&, std::span<const std::byte> frame, const absl::Status& why);
   void on_hello(Connection&, Hello&&);
-  void on_request(Connection&, const Request&);
-  void on_command(Connection&, const Request&, const Command&);
+  void on_request(Connection&, Request&&);
+  void on_command(Connection&, const Request&, Command&&);
   void on_query(Connection&, const Request&, const Query&);
   absl::Status check_hello(const Hello&) const;
   absl::Status check_rate(const Connection&, const Request&);
@@ -186,12 +186,16 @@ class Engine {
   Reply status_reply() const;
   Reply refusal(absl::Status) const;
   void answer(Connection&, std::uint64_t correlation_id, Reply&&);
+  template <class Message>
+  void answer(Connection&, std::uint64_t correlation_id, const Message& message, Sequence needs);
   void answer_unavailable(Connection&, std::uint64_t correlation_id);
   void read(Connection&, std::uint64_t correlation_id, bool in_order, service::LogRead&& what, Sequence needs);
   void start_reads();
   void fail(Connection&, absl::Status why);
   void release(Connection&);
+  void close_or_go_on(Connection&);
   void send(Connection&, std::string_view bytes);
+  std::string& output_of(Connection&);
   void close(Connection&);
   void reconsider(Connection&);
   void check_timeouts();
@@ -203,7 +207,8 @@ class Engine {
   Identity identity_;
   service::Service service_;
   service::Now now_;
-  std::map<ConnectionId, std::unique_ptr<Connection>> connections_;
+  std::map<ConnectionId, std::unique_ptr<Connection>> connections_;  ///< in the order in which they are gone through
+  absl::flat_hash_map<ConnectionId, Connection*> connection_of_id_;  ///< ... and to find one
   absl::flat_hash_map<SessionId, ConnectionId> sessions_;
   std::deque<ConnectionId> turns_;   ///< with frames that wait for their turn, each once
   std::vector<ConnectionId> dirty_;  ///< with bytes for the next effects

@@ -33,13 +33,8 @@ void Connection::resume() {
   read();
 }
 
-void Connection::send(std::string bytes) {
-  if (phase_ != Phase::Open) return;
-  if (gathered_.empty()) {
-    gathered_ = std::move(bytes);
-  } else {
-    gathered_ += bytes;
-  }
+void Connection::send(std::string_view bytes) {
+  if (phase_ == Phase::Open) gathered_ += bytes;
 }
 
 void Connection::flush() {

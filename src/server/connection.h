@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include <asio/ip/tcp.hpp>
 
@@ -29,7 +30,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void start(Events events);
 
   /// Takes effect at flush().
-  void send(std::string bytes);
+  void send(std::string_view bytes);
   void flush();
   void pause() { paused_ = true; }
   void resume();

@@ -136,11 +136,11 @@ class Server::Impl {
     }
     if (!effects.sends.empty()) crash_point(CrashPoint::kReplyToSend);
     for (protocol::Effects::Read& read : effects.reads) begin_read(std::move(read));
-    for (protocol::Effects::Send& send : effects.sends) {
-      if (Connection* connection = find(send.connection)) connection->send(std::move(send.bytes));
-    }
     for (const protocol::Effects::Send& send : effects.sends) {
-      if (Connection* connection = find(send.connection)) connection->flush();
+      Connection* connection = find(send.connection);
+      if (connection == nullptr) continue;
+      connection->send(send.bytes);
+      connection->flush();
     }
     if (!effects.sends.empty()) crash_point(CrashPoint::kReplySent);
     for (const ConnectionId id : effects.pauses) {

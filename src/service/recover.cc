@@ -119,12 +119,14 @@ absl::Status Replay::add(Record record) {
   }
   absl::Status status;
   if (record.parts == 1) {
-    status = apply_record(state_, record);
+    status = apply_record(state_, std::move(record));
   } else {
     command_.push_back(std::move(record));
     if (command_.size() < command_.front().parts) return absl::OkStatus();
-    const std::vector<Record> command = std::exchange(command_, {});
-    for (std::size_t i = 0; i < command.size() && status.ok(); ++i) status = apply_record(state_, command[i]);
+    std::vector<Record> command = std::exchange(command_, {});
+    for (std::size_t i = 0; i < command.size() && status.ok(); ++i) {
+      status = apply_record(state_, std::move(command[i]));
+    }
   }
   done_ = state_.sequence == until_;
   return status;

@@ -87,6 +87,18 @@ const gpu_memory::AllocationRefused* refused_allocation(const Event& event) {
   return gpu == nullptr ? nullptr : std::get_if<gpu_memory::AllocationRefused>(gpu);
 }
 
+/// The pools that the events concern, each once in a row; only a Batch has more than one, and it is short.
+std::vector<std::string> pools_of(const std::vector<Record>& records) {
+  std::vector<std::string> pools;
+  for (const Record& record : records) {
+    const auto* event = std::get_if<gpu_memory::Event>(&record.event);
+    if (event == nullptr) continue;
+    const std::string_view device_id = stream_of(record.event).id;
+    if (pools.empty() || pools.back() != device_id) pools.emplace_back(device_id);
+  }
+  return pools;
+}
+
 /// What a Batch did so far, so that it can be taken back.
 struct BatchUndo {
   registry::Undo registry;
@@ -111,19 +123,17 @@ struct BatchUndo {
   }
 };
 
-Result<std::vector<std::string>> encode_all(const std::vector<Record>& records) {
-  std::vector<std::string> encoded;
-  encoded.reserve(records.size());
-  std::size_t bytes = 0;
+/// As they go into a group.
+absl::Status encode_all(const std::vector<Record>& records, std::string& encoded) {
+  encoded.clear();
   for (const Record& record : records) {
-    Result<std::string> one = codec::encode_record(record);
+    const Result<std::string_view> one = codec::encode_record_view(record);
     if (!one.ok()) return one.status();
-    bytes += one->size();
-    encoded.push_back(*std::move(one));
+    storage::put_record(encoded, *one);
   }
-  if (bytes <= storage::kMaxCommandBytes) return encoded;
-  return absl::InvalidArgumentError(
-      fmt::format("the command's records take {} bytes, at most {} are allowed", bytes, storage::kMaxCommandBytes));
+  if (encoded.size() <= storage::kMaxCommandBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format("the command's records take {} bytes, at most {} are allowed",
+                                                encoded.size(), storage::kMaxCommandBytes));
 }
 
 }  // namespace
@@ -196,7 +206,7 @@ absl::Status Service::check_number(const Request& request, const Sessions::Sessi
                   request.command_number, state_.sessions.limits().window, answered_below));
 }
 
-Service::Outcome Service::execute(const Caller& caller, const Request& request, const Command& command) {
+Service::Outcome Service::execute(const Caller& caller, const Request& request, Command command) {
   const Sessions::Session* session = state_.sessions.find(caller.session);
   if (session != nullptr) {
     const Sessions::Entry* entry = session->find(request.command_number);
@@ -210,7 +220,7 @@ Service::Outcome Service::execute(const Caller& caller, const Request& request, 
     if (known != remembered_.end()) return {known->second, std::nullopt};
     status = check_gates(command);
   }
-  if (status.ok()) return {run(caller, request, command), std::nullopt};
+  if (status.ok()) return {run(caller, request, std::move(command)), std::nullopt};
   ++refused_;
   return {reply_with(std::move(status)), std::nullopt};
 }
@@ -224,14 +234,14 @@ absl::Status Service::check_gates(const Command& command) const {
   return absl::FailedPreconditionError(why);
 }
 
-Reply Service::run(const Caller& caller, const Request& request, const Command& command) {
-  const auto* single = std::get_if<SingleCommand>(&command);
-  const Result<std::vector<Record>> records =
-      single != nullptr ? run_single(caller, request, *single) : run_batch(caller, request, std::get<Batch>(command));
-  if (records.ok() && !records->empty()) return reply_from_records(*records);
-  Reply reply = reply_with(records.status());
-  if (records.ok()) {
-    reply.result = unchanged_result(command, reply.sequence, reply.incarnation);
+Reply Service::run(const Caller& caller, const Request& request, Command&& command) {
+  auto* single = std::get_if<SingleCommand>(&command);
+  Logged logged = single != nullptr ? run_single(caller, request, std::move(*single))
+                                    : run_batch(caller, request, std::move(std::get<Batch>(command)));
+  if (logged.ok() && *logged) return **std::move(logged);
+  Reply reply = reply_with(logged.status());
+  if (logged.ok()) {
+    reply.result = unchanged_result(command, reply.sequence, reply.incarnation);  // a moved command keeps its kind
   } else {
     ++refused_;
   }
@@ -239,74 +249,61 @@ Reply Service::run(const Caller& caller, const Request& request, const Command& 
   return reply;
 }
 
-Result<std::vector<Record>> Service::run_single(const Caller& caller, const Request& request,
-                                                const SingleCommand& command) {
-  Result<std::vector<Event>> events = decide(command, request.if_sequence);
+Service::Logged Service::run_single(const Caller& caller, const Request& request, SingleCommand&& command) {
+  const bool accepts_clock = std::holds_alternative<AcceptClock>(command);
+  Result<std::vector<Event>> events = decide(std::move(command), request.if_sequence);
   if (!events.ok()) return events.status();
-  if (events->empty()) return std::vector<Record>{};
-
-  std::vector<Decided> decided;
-  decided.reserve(events->size());
-  for (Event& event : *events) decided.push_back({std::move(event), 0});
-  std::vector<Record> records = make_records(caller, request, std::move(decided), 0);
-  storage::Note note = make_note(caller, request, records);
-  const Result<std::vector<std::string>> encoded = encode_all(records);
-  if (!encoded.ok()) return encoded.status();
-
-  storage::crash_point(storage::CrashPoint::kDecided);
-  for (const Record& record : records) apply_event(state_, record.event);
-  storage::crash_point(storage::CrashPoint::kApplied);
-  commit(records, *encoded, std::move(note));
-  if (std::holds_alternative<AcceptClock>(command)) clock_.accept(now_);
-  return records;
+  if (events->empty()) return std::nullopt;
+  std::vector<Record> records;
+  records.reserve(events->size());
+  for (Event& event : *events) records.push_back(make_record(caller, request, std::move(event)));
+  Logged logged = commit(caller, request, std::move(records), false);
+  if (logged.ok() && accepts_clock) clock_.accept(now_);
+  return logged;
 }
 
-Result<std::vector<Record>> Service::run_batch(const Caller& caller, const Request& request, const Batch& batch) {
+Service::Logged Service::run_batch(const Caller& caller, const Request& request, Batch&& batch) {
   if (batch.items.empty() || batch.items.size() > kMaxBatchItems) {
     return absl::InvalidArgumentError(
         fmt::format("a batch has 1 to {} commands, not {}", kMaxBatchItems, batch.items.size()));
   }
   BatchUndo undo;
-  std::vector<Decided> decided;
+  std::vector<Record> records;
   const auto refuse = [&](std::size_t index, absl::StatusCode code, std::string_view message) {
     undo.roll_back(state_);
     return absl::Status(code, fmt::format("command {} of the batch: {}", index + 1, message));
   };
   for (std::size_t index = 0; index < batch.items.size(); ++index) {
-    const BatchItem& item = batch.items[index];
+    BatchItem& item = batch.items[index];
     if (const char* barred = barred_from_batch(item.command)) {
       return refuse(index, absl::StatusCode::kInvalidArgument, fmt::format("{} may not stand in a batch", barred));
     }
-    Result<std::vector<Event>> events = decide(item.command, item.if_sequence ? item.if_sequence : request.if_sequence);
+    Result<std::vector<Event>> events =
+        decide(std::move(item.command), item.if_sequence ? item.if_sequence : request.if_sequence);
     if (!events.ok()) return refuse(index, events.status().code(), std::string(events.status().message()));
     for (Event& event : *events) {
       if (const auto* refused = refused_allocation(event)) {
         return refuse(index, absl::StatusCode::kResourceExhausted, gpu_memory::refusal_message(*refused));
       }
       undo.apply(state_, event);
-      decided.push_back({std::move(event), static_cast<std::uint32_t>(index)});
+      Record& record = records.emplace_back(make_record(caller, request, std::move(event)));
+      record.batch_index = static_cast<std::uint32_t>(index);
+      record.batch_size = static_cast<std::uint32_t>(batch.items.size());
     }
   }
-  if (decided.empty()) return std::vector<Record>{};
-
-  std::vector<Record> records =
-      make_records(caller, request, std::move(decided), static_cast<std::uint32_t>(batch.items.size()));
-  storage::Note note = make_note(caller, request, records);
-  const Result<std::vector<std::string>> encoded = encode_all(records);
-  if (!encoded.ok()) {
-    undo.roll_back(state_);
-    return encoded.status();
-  }
-  commit(records, *encoded, std::move(note));
-  return records;
+  if (records.empty()) return std::nullopt;
+  Logged logged = commit(caller, request, std::move(records), true);
+  if (!logged.ok()) undo.roll_back(state_);
+  return logged;
 }
 
-Result<std::vector<Event>> Service::decide(const SingleCommand& command,
-                                           const std::optional<Sequence>& if_sequence) const {
-  Result<std::vector<Event>> events = decide_events(command);
-  if (!if_sequence || absl::IsInvalidArgument(events.status())) return events;
+Result<std::vector<Event>> Service::decide(SingleCommand&& command, const std::optional<Sequence>& if_sequence) const {
+  if (!if_sequence) return decide_events(std::move(command));
+  const std::string target = std::visit(TargetStream{state_}, command);
+  Result<std::vector<Event>> events = decide_events(std::move(command));
+  if (absl::IsInvalidArgument(events.status())) return events;
   // A refusal may well come from the change that the caller has not seen, so the lost check goes first.
-  absl::Status unchanged = check_unchanged(state_, std::visit(TargetStream{state_}, command), *if_sequence);
+  absl::Status unchanged = check_unchanged(state_, target, *if_sequence);
   if (!unchanged.ok()) return unchanged;
   if (!events.ok()) return events;
   for (const Event& event : *events) {
@@ -318,9 +315,9 @@ Result<std::vector<Event>> Service::decide(const SingleCommand& command,
   return events;
 }
 
-Result<std::vector<Event>> Service::decide_events(const SingleCommand& command) const {
-  if (const auto* models = std::get_if<registry::Command>(&command)) {
-    Result<registry::Events> events = registry::decide(state_.registry, *models);
+Result<std::vector<Event>> Service::decide_events(SingleCommand&& command) const {
+  if (auto* models = std::get_if<registry::Command>(&command)) {
+    Result<registry::Events> events = registry::decide(state_.registry, std::move(*models));
     if (!events.ok()) return events.status();
     for (registry::Event& event : *events) {
       if (auto* registered = std::get_if<registry::ModelRegistered>(&event)) registered->model.registered_at = stamp();
@@ -344,30 +341,18 @@ Result<std::vector<Event>> Service::decide_events(const SingleCommand& command) 
   return std::vector<Event>{ServerEvent{ClockAccepted{state_.time}}};
 }
 
-std::vector<Record> Service::make_records(const Caller& caller, const Request& request, std::vector<Decided> events,
-                                          std::uint32_t batch_size) const {
-  std::vector<Record> records;
-  records.reserve(events.size());
-  const auto parts = static_cast<std::uint32_t>(events.size());
-  for (std::uint32_t part = 0; part < parts; ++part) {
-    Record& record = records.emplace_back();
-    record.sequence = state_.sequence + 1 + part;
-    record.time = stamp();
-    record.wall_time = now_.wall_ms;
-    record.incarnation = state_.incarnation();
-    record.actor = caller.actor;
-    record.actor_source = caller.actor_source;
-    record.session = caller.session;
-    record.command_number = request.command_number;
-    record.answered_below = request.answered_below;
-    record.part = part;
-    record.parts = parts;
-    record.batch_index = events[part].batch_index;
-    record.batch_size = batch_size;
-    record.event = std::move(events[part].event);
-  }
-  if (state_.sessions.find(caller.session) == nullptr) records.front().opened_at = caller.opened_at;
-  return records;
+Record Service::make_record(const Caller& caller, const Request& request, Event&& event) const {
+  Record record;
+  record.time = stamp();
+  record.wall_time = now_.wall_ms;
+  record.incarnation = state_.incarnation();
+  record.actor = caller.actor;
+  record.actor_source = caller.actor_source;
+  record.session = caller.session;
+  record.command_number = request.command_number;
+  record.answered_below = request.answered_below;
+  record.event = std::move(event);
+  return record;
 }
 
 storage::Note Service::make_note(const Caller& caller, const Request& request, std::vector<Record>& records) {
@@ -385,23 +370,44 @@ storage::Note Service::make_note(const Caller& caller, const Request& request, s
   return note;
 }
 
-void Service::commit(const std::vector<Record>& records, const std::vector<std::string>& encoded, storage::Note note) {
-  if (groups_.empty() || last_group_sealed_) begin_group();
-  storage::Group& group = groups_.back();
-  group.add(encoded);
-  if (note.sequence != 0) {
-    group.note_bytes += sizeof(storage::Note) + note.bytes.size();
-    group.notes.push_back(std::move(note));
+Service::Logged Service::commit(const Caller& caller, const Request& request, std::vector<Record> records,
+                                bool applied) {
+  const auto parts = static_cast<std::uint32_t>(records.size());
+  for (std::uint32_t part = 0; part < parts; ++part) {
+    records[part].sequence = state_.sequence + 1 + part;
+    records[part].part = part;
+    records[part].parts = parts;
   }
+  if (state_.sessions.find(caller.session) == nullptr) records.front().opened_at = caller.opened_at;
+  storage::Note note = make_note(caller, request, records);
+  if (absl::Status status = encode_all(records, encoded_); !status.ok()) return status;
+  storage::crash_point(storage::CrashPoint::kDecided);
+  gather(std::move(note), parts);
 
   const Sequence before = state_.sequence;
   for (const Record& record : records) {
-    const absl::Status applied = apply_log_facts(state_, record);
-    assert(applied.ok());  // made from this very state
-    static_cast<void>(applied);
+    const absl::Status taken = apply_log_facts(state_, record);
+    assert(taken.ok());  // made from this very state
+    static_cast<void>(taken);
   }
-  watch_pools(records);
+  Reply reply = reply_from_records(records);
+  const std::vector<std::string> pools = pools_of(records);
+  if (!applied) {
+    for (Record& record : records) apply_event(state_, std::move(record.event));
+  }
+  storage::crash_point(storage::CrashPoint::kApplied);
+  for (const std::string& device_id : pools) watch_pool(device_id);
   if (before / kNotedDigestInterval < state_.sequence / kNotedDigestInterval) note_digest_at_end();
+  return reply;
+}
+
+void Service::gather(storage::Note note, std::uint32_t record_count) {
+  if (groups_.empty() || last_group_sealed_) begin_group();
+  storage::Group& group = groups_.back();
+  group.add(encoded_, record_count);
+  if (note.sequence == 0) return;
+  group.note_bytes += sizeof(storage::Note) + note.bytes.size();
+  group.notes.push_back(std::move(note));
 }
 
 void Service::begin_group() {
@@ -434,29 +440,10 @@ std::optional<storage::Group> Service::take_group() {
   return group;
 }
 
-void Service::watch_pools(const std::vector<Record>& records) {
-  // Only a Batch concerns more than one pool, and it is short.
-  const std::string* last = nullptr;
-  const auto note = [&](const std::string& device_id) {
-    if (last != nullptr && *last == device_id) return;
-    last = &device_id;
-    const auto stats = state_.gpu_memory.stats(device_id);
-    const auto [rate, is_new] = allocation_rates_.try_emplace(device_id, AllocationRate(0));
-    rate->second.note(now_.boot_ms, stats->allocated_bytes + stats->pinned_bytes);
-  };
-  for (const Record& record : records) {
-    const auto* event = std::get_if<gpu_memory::Event>(&record.event);
-    if (event == nullptr) continue;
-    std::visit(
-        [&](const auto& e) {
-          if constexpr (std::is_same_v<std::decay_t<decltype(e)>, gpu_memory::PoolCreated>) {
-            note(e.device.device_id);
-          } else {
-            note(e.device_id);
-          }
-        },
-        *event);
-  }
+void Service::watch_pool(const std::string& device_id) {
+  const auto stats = state_.gpu_memory.stats(device_id);
+  const auto [rate, is_new] = allocation_rates_.try_emplace(device_id, AllocationRate(0));
+  rate->second.note(now_.boot_ms, stats->allocated_bytes + stats->pinned_bytes);
 }
 
 void Service::remember(const SessionId& session, std::uint64_t number, const Reply& reply) {
@@ -478,6 +465,10 @@ Reply Service::answer(const Query& query) const {
                           return rate == allocation_rates_.end() ? 0.0 : rate->second.bytes_per_second(now_.boot_ms);
                         }};
   return service::answer(reading, query);
+}
+
+const registry::ModelMetadata* Service::find(const query::GetModel& query) const {
+  return query.version ? state_.registry.find(query.model_id, *query.version) : state_.registry.latest(query.model_id);
 }
 
 Reply Service::reply_with(absl::Status status) const {

@@ -51,11 +51,14 @@ class Service {
     Reply reply;  ///< without a correlation id
     std::optional<Sessions::Entry> in_log;
   };
-  /// Runs the command of `request`, or finds that it was run before.
-  Outcome execute(const Caller&, const Request& request, const Command& command);
+  /// Runs the command of `request`, or finds that it was run before. What a moved command holds goes into the log.
+  Outcome execute(const Caller&, const Request& request, Command command);
 
   /// Answers what can be read from the state: every query but ReadLog, ReadHistory, VerifyLog and GetStatus.
   Reply answer(const Query&) const;
+
+  /// What answers this query, without a copy; valid until the next command. nullptr: answer() says why there is none.
+  const registry::ModelMetadata* find(const query::GetModel&) const;
 
   /// kFailedPrecondition: commands of this session may be in the log, but nobody remembers their answers.
   absl::Status check_session(const SessionId&, Sequence opened_at) const;
@@ -80,25 +83,25 @@ class Service {
   std::string changes_refused_because() const;
 
  private:
-  struct Decided {
-    Event event;
-    std::uint32_t batch_index{};
-  };
-  /// These give the records that became part of the log; none: nothing changed.
-  Result<std::vector<Record>> run_single(const Caller&, const Request&, const SingleCommand&);
-  Result<std::vector<Record>> run_batch(const Caller&, const Request&, const Batch&);
-  Reply run(const Caller&, const Request&, const Command&);
+  /// Gives the answer of a command that became part of the log; nullopt: nothing changed.
+  using Logged = Result<std::optional<Reply>>;
+  Logged run_single(const Caller&, const Request&, SingleCommand&&);
+  Logged run_batch(const Caller&, const Request&, Batch&&);
+  Reply run(const Caller&, const Request&, Command&&);
   absl::Status check_number(const Request&, const Sessions::Session*) const;
   absl::Status check_gates(const Command&) const;
-  Result<std::vector<Event>> decide(const SingleCommand&, const std::optional<Sequence>& if_sequence) const;
-  Result<std::vector<Event>> decide_events(const SingleCommand&) const;
-  std::vector<Record> make_records(const Caller&, const Request&, std::vector<Decided> events,
-                                   std::uint32_t batch_size) const;
+  Result<std::vector<Event>> decide(SingleCommand&&, const std::optional<Sequence>& if_sequence) const;
+  Result<std::vector<Event>> decide_events(SingleCommand&&) const;
+  /// One part of a command.
+  Record make_record(const Caller&, const Request&, Event&&) const;
+  /// Makes the records of a command part of the log; they lack their number, their sequence among it. `applied`: their
+  /// events are already. Changes nothing where it refuses.
+  Logged commit(const Caller&, const Request&, std::vector<Record> records, bool applied);
+  void gather(storage::Note note, std::uint32_t record_count);
   void begin_group();
-  void commit(const std::vector<Record>& records, const std::vector<std::string>& encoded, storage::Note note);
   storage::Note make_note(const Caller&, const Request&, std::vector<Record>& records);
   void remember(const SessionId&, std::uint64_t number, const Reply&);
-  void watch_pools(const std::vector<Record>& records);
+  void watch_pool(const std::string& device_id);
   std::uint64_t stamp() const { return std::max(state_.time, now_.wall_ms); }
   Reply reply_with(absl::Status) const;
 
@@ -110,6 +113,7 @@ class Service {
   std::uint64_t free_bytes_;
   std::vector<std::string> warnings_;
   std::deque<storage::Group> groups_;
+  std::string encoded_;       ///< the records of the command at hand, as they go into a group
   bool last_group_sealed_{};  ///< ends at a noted digest: the next command begins another
   std::uint64_t refused_{};
   absl::flat_hash_map<std::string, AllocationRate> allocation_rates_;

@@ -12,7 +12,7 @@ namespace {
 
 struct EventApplier {
   State& state;
-  void operator()(const registry::Event& event) const { registry::apply(state.registry, event); }
+  void operator()(registry::Event& event) const { registry::apply(state.registry, std::move(event)); }
   void operator()(const gpu_memory::Event& event) const { gpu_memory::apply(state.gpu_memory, event); }
   void operator()(const checkpoint::Event& event) const { checkpoint::apply(state.checkpoint, event); }
   void operator()(const ServerEvent&) const {}  // concerns the log itself: apply_log_facts()
@@ -35,7 +35,7 @@ constexpr std::size_t kNotedDigestBytes = 7 * 8;
 }  // namespace
 
 Sequence State::last_of(std::string_view stream) const {
-  const auto found = last_of_stream.find(absl::string_view(stream.data(), stream.size()));
+  const auto found = last_of_stream.find(stream);
   return found == last_of_stream.end() ? 0 : found->second;
 }
 
@@ -54,7 +54,7 @@ Digest State::digest() const {
   return sum;
 }
 
-void apply_event(State& state, const Event& event) { std::visit(EventApplier{state}, event); }
+void apply_event(State& state, Event event) { std::visit(EventApplier{state}, event); }
 
 absl::Status apply_log_facts(State& state, const Record& record) {
   if (record.sequence != state.sequence + 1) {
@@ -76,13 +76,18 @@ absl::Status apply_log_facts(State& state, const Record& record) {
   }
   state.sequence = record.sequence;
   state.time = record.time;
-  for (std::string& stream : streams_of(record.event)) state.last_of_stream[std::move(stream)] = record.sequence;
+  const StreamRef stream = stream_of(record.event);
+  if (const auto known = state.last_of_stream.find(stream); known != state.last_of_stream.end()) {
+    known->second = record.sequence;
+  } else {
+    state.last_of_stream.emplace(stream.name(), record.sequence);
+  }
   return state.sessions.apply(record);
 }
 
-absl::Status apply_record(State& state, const Record& record) {
+absl::Status apply_record(State& state, Record record) {
   absl::Status status = apply_log_facts(state, record);
-  if (status.ok()) apply_event(state, record.event);
+  if (status.ok()) apply_event(state, std::move(record.event));
   return status;
 }
 

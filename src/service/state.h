@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/hash/hash.h"
 #include "checkpoint/state_machine.h"
 #include "codec/record.h"
 #include "gpu_memory/state_machine.h"
@@ -23,6 +24,25 @@ struct Incarnation {
   Sequence first_sequence{};
 };
 
+/// Stream names to sequences; an event's StreamRef finds its stream without making the name.
+struct HashStream {
+  using is_transparent = void;
+  std::size_t operator()(const StreamRef& stream) const {
+    return absl::HashOf(stream.kind.size(), absl::string_view(stream.id.data(), stream.id.size()));
+  }
+  std::size_t operator()(std::string_view name) const { return (*this)(parse_stream(name)); }
+};
+struct SameStream {
+  using is_transparent = void;
+  bool operator()(std::string_view a, std::string_view b) const { return a == b; }
+  bool operator()(std::string_view name, const StreamRef& stream) const {
+    return name.size() == stream.kind.size() + stream.id.size() && name.ends_with(stream.id) &&
+           name.starts_with(stream.kind);
+  }
+  bool operator()(const StreamRef& stream, std::string_view name) const { return (*this)(name, stream); }
+};
+using LastOfStream = absl::flat_hash_map<std::string, Sequence, HashStream, SameStream>;
+
 /// Everything that is folded from the log.
 ///
 /// Threads: one writer, or one replay.
@@ -35,7 +55,7 @@ struct State {
   Sequence sequence{};                    ///< of the last record
   std::uint64_t time{};                   ///< of the last record, ms since the Unix epoch
   std::vector<Incarnation> incarnations;  ///< in order; the last is the current one
-  absl::flat_hash_map<std::string, Sequence> last_of_stream;
+  LastOfStream last_of_stream;
 
   std::uint32_t incarnation() const { return incarnations.empty() ? 0 : incarnations.back().id; }
   /// Sequence of the last event of `stream`; 0: it does not exist.
@@ -47,12 +67,13 @@ struct State {
 };
 
 /// Applies the event to the domain that it belongs to, and nothing else.
-void apply_event(State&, const Event&);
+/// What a moved event holds is taken over.
+void apply_event(State&, Event);
 /// Takes up what else a record says: its place and time in the log, its streams, its session, its incarnation.
 /// kDataLoss: not the record that comes next.
 absl::Status apply_log_facts(State&, const Record&);
 /// Both: what replay does with each record.
-absl::Status apply_record(State&, const Record&);
+absl::Status apply_record(State&, Record);
 
 /// What goes into Group::noted_digest: the sequence and the digests of registry, gpu_memory and checkpoint there, each
 /// number 8 bytes, little endian (sequence, then low and high half of each digest): 56 bytes.

@@ -35,6 +35,17 @@ TEST(Names, OfOurEnumsParseBack) {
   EXPECT_EQ(parse_incarnation_cause(""), std::nullopt);
 }
 
+TEST(Names, OfStreamsHaveTwoParts) {
+  for (const std::string name : {"model/a", "model/a/b", "pool/", "run/model/x", "server", ""}) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(parse_stream(name).name(), name);
+  }
+  EXPECT_EQ(parse_stream("model/a/b").kind, "model/");
+  EXPECT_EQ(parse_stream("model/a/b").id, "a/b");
+  EXPECT_EQ(parse_stream("server").kind, "server");
+  EXPECT_EQ(parse_stream("server").id, "");
+}
+
 TEST(Names, OfEventsAndTheirStreams) {
   const std::map<std::string, std::string> expected = {
       {"ModelRegistered", "model/team/vision/resnet50"},

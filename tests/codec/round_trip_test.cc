@@ -154,6 +154,40 @@ TEST(Encode, RefusesAFrameOverOneMebibyte) {
   EXPECT_EQ(encode_server_frame(reply).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(Encode, AppendsBehindWhatIsThereOrLeavesIt) {
+  std::string out = "before";
+  Reply reply;
+  reply.correlation_id = 7;
+  ASSERT_TRUE(codec::append_server_frame(reply, out).ok());
+  EXPECT_EQ(out, "before" + encode_server_frame(reply).value());
+  reply.result = result::Models{std::vector<registry::ModelMetadata>(100'000)};
+  out = "before";
+  EXPECT_EQ(codec::append_server_frame(reply, out).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(out, "before");
+
+  Request request;
+  request.body = Query(query::GetPoolStats{"gpu0"});
+  ASSERT_TRUE(codec::append_client_frame(request, out).ok());
+  EXPECT_EQ(out, "before" + encode_client_frame(request).value());
+}
+
+TEST(Encode, AModelInPlaceAsOneThatWasCopied) {
+  registry::ModelMetadata model;
+  model.model_id = "team/resnet";
+  model.version = {1, 2, 3};
+  model.framework = "pytorch";
+  model.input_shape = {1, 3, 224, 224};
+  model.tags = {{"accuracy_top1", "76.13"}, {"k", ""}};
+  Reply reply;
+  reply.correlation_id = 9;
+  reply.sequence = 17;
+  reply.incarnation = 5;
+  reply.result = result::Models{{model}};
+  std::string in_place;
+  ASSERT_TRUE(codec::append_server_frame(codec::ModelReply{9, 17, 5, model}, in_place).ok());
+  EXPECT_EQ(in_place, encode_server_frame(reply).value());
+}
+
 TEST(Encode, LargestRecordsThatDecideCanMakeFit) {
   const std::string id(255, 'i'), path(4'096, 'p');
   registry::ModelMetadata model{id, id, {}, id, std::vector<std::size_t>(32), std::vector<std::size_t>(32), 1,

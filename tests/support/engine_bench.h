@@ -196,7 +196,7 @@ class EngineBench {
     carry();
     return done;
   }
-  void deliver(ConnectionId id, const std::string& bytes) {
+  void deliver(ConnectionId id, std::string_view bytes) {
     Peer& peer = peers_.at(id);
     peer.untaken += bytes.size();
     peer.input.append(std::as_bytes(std::span(bytes)));
