@@ -84,8 +84,12 @@ class Client::Impl : public std::enable_shared_from_this<Client::Impl> {
   std::future<absl::Status> first_attempt() { return first_attempt_.emplace().get_future(); }
 
   template <class... Args>
-  void submit(Args... args) {
-    asio::dispatch(io_, [self = shared_from_this(), ... args = std::move(args)]() mutable {
+  void submit(Args&&... args) {
+    if (io_.get_executor().running_in_this_thread()) {
+      core_.submit(std::forward<Args>(args)..., now_ms());
+      return turn_soon();
+    }
+    asio::post(io_, [self = shared_from_this(), ... args = std::forward<Args>(args)]() mutable {
       self->core_.submit(std::move(args)..., now_ms());
       self->turn_soon();
     });
@@ -213,7 +217,9 @@ class Client::Impl : public std::enable_shared_from_this<Client::Impl> {
                             [self = shared_from_this(), connection](std::error_code error, std::size_t size) {
                               if (connection != self->connection_) return;
                               if (error) return self->connection_lost(connection, error);
+                              self->turning_ = true;  // what callbacks submit goes with the turn that follows
                               self->core_.on_bytes(std::as_bytes(std::span(self->received_)).first(size), now_ms());
+                              self->turning_ = false;
                               self->turn();
                               if (connection == self->connection_) self->read(connection);
                             });
@@ -341,6 +347,10 @@ void Client::submit(Command command, CommandOptions options, Callback callback) 
   impl_->submit(std::move(command), std::move(options), std::move(callback));
 }
 void Client::submit(Query query, Callback callback) { impl_->submit(std::move(query), std::move(callback)); }
+void Client::submit(Command command, CommandOptions options, ViewCallback callback) {
+  impl_->submit(std::move(command), std::move(options), std::move(callback));
+}
+void Client::submit(Query query, ViewCallback callback) { impl_->submit(std::move(query), std::move(callback)); }
 Answer Client::call(Command command, CommandOptions options) {
   return impl_->call(std::move(command), std::move(options));
 }

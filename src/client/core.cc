@@ -30,26 +30,52 @@ bool is_final(absl::StatusCode code) {
   }
 }
 
+/// For where the client answers itself.
+Callback without_view(ViewCallback callback) {
+  return [callback = std::move(callback)](const Answer& answer) { callback(answer.status, nullptr); };
+}
+
 }  // namespace
 
 Core::Core(Options options, SessionId session, std::function<std::uint64_t()> random)
-    : options_(std::move(options)), session_(session), random_(std::move(random)), retries_(options_.max_in_flight) {}
+    : options_(std::move(options)),
+      session_(session),
+      request_id_prefix_(format_session(session) + '-'),
+      random_(std::move(random)),
+      retries_(options_.max_in_flight) {}
 
 void Core::submit(Command command, CommandOptions options, Callback callback, std::uint64_t now) {
   Request request;
   request.if_sequence = options.if_sequence;
   request.reason = std::move(options.reason);
   request.body = std::move(command);
-  add(std::move(request), std::move(callback), now);
+  add(std::move(request), std::move(callback), {}, now);
 }
 
 void Core::submit(Query query, Callback callback, std::uint64_t now) {
   Request request;
   request.body = std::move(query);
-  add(std::move(request), std::move(callback), now);
+  add(std::move(request), std::move(callback), {}, now);
 }
 
-void Core::add(Request request, Callback callback, std::uint64_t now) {
+void Core::submit(Command command, CommandOptions options, ViewCallback callback, std::uint64_t now) {
+  Request request;
+  request.if_sequence = options.if_sequence;
+  request.reason = std::move(options.reason);
+  request.body = std::move(command);
+  add(std::move(request), {}, std::move(callback), now);
+}
+
+void Core::submit(Query query, ViewCallback callback, std::uint64_t now) {
+  Request request;
+  request.body = std::move(query);
+  add(std::move(request), {}, std::move(callback), now);
+}
+
+void Core::add(Request&& request, Callback&& callback, ViewCallback&& view_callback, std::uint64_t now) {
+  if (phase_ == Phase::Over || pending_.size() - in_flight_ >= options_.max_waiting) {
+    if (view_callback) callback = without_view(std::move(view_callback));
+  }
   if (phase_ == Phase::Over) {
     completions_.push_back({std::move(callback), {last_error_, {}, {}}});
     return;
@@ -59,10 +85,12 @@ void Core::add(Request request, Callback callback, std::uint64_t now) {
     completions_.push_back({std::move(callback), {absl::ResourceExhaustedError(message), {}, {}}});
     return;
   }
+  if (view_callback) ++views_;
   request.correlation_id = next_correlation_++;
   const std::uint64_t id = request.correlation_id;
   pending_.emplace_hint(pending_.end(), id,
-                        Pending{std::move(request), std::move(callback), now + options_.request_timeout_ms, false});
+                        Pending{std::move(request), std::move(callback), std::move(view_callback),
+                                now + options_.request_timeout_ms, false});
 }
 
 void Core::on_connected(std::uint64_t /*now*/) {
@@ -94,6 +122,10 @@ void Core::on_bytes(std::span<const std::byte> bytes, std::uint64_t now) {
 }
 
 void Core::on_frame(std::span<const std::byte> frame, std::uint64_t now) {
+  if (phase_ == Phase::Ready && views_ > 0) {
+    const auto view = codec::view_reply(frame);
+    if (view.ok() && *view && on_view(**view)) return;
+  }
   Result<ServerMessage> message = codec::decode_server_frame(frame);
   if (!message.ok()) {
     drop_ = true;
@@ -104,6 +136,22 @@ void Core::on_frame(std::span<const std::byte> frame, std::uint64_t now) {
   auto& reply = std::get<Reply>(*message);
   if (phase_ == Phase::Greeting) return on_hello_refused(reply.status, now);
   on_reply(std::move(reply), now);
+}
+
+/// Whether that was all there is to do with it.
+bool Core::on_view(const codec::ReplyView& view) {
+  const auto pending = pending_.find(view.correlation_id);
+  if (pending == pending_.end() || !pending->second.sent) return false;
+  if (!pending->second.view_callback || view.code != absl::StatusCode::kOk) return false;
+  saw(view.incarnation, view.sequence);
+  failures_ = 0;
+  last_error_ = absl::OkStatus();
+  leave_flight(pending->second);
+  const ViewCallback callback = std::move(pending->second.view_callback);
+  --views_;
+  pending_.erase(pending);
+  callback(absl::OkStatus(), &view);
+  return true;
 }
 
 void Core::on_welcome(Welcome welcome) {
@@ -206,14 +254,20 @@ void Core::finish(PendingMap::iterator position, absl::Status status, Reply repl
   Pending& pending = position->second;
   std::string id;
   if (pending.sent) {
-    --in_flight_;
-    if (is_command(pending.request)) {
-      id = request_id(pending);
-      close_number(pending.request.command_number);
-    }
+    if (is_command(pending.request)) id = request_id(pending);
+    leave_flight(pending);
+  }
+  if (pending.view_callback) {
+    pending.callback = without_view(std::move(pending.view_callback));
+    --views_;
   }
   completions_.push_back({std::move(pending.callback), {std::move(status), std::move(reply), std::move(id)}});
   pending_.erase(position);
+}
+
+void Core::leave_flight(const Pending& pending) {
+  --in_flight_;
+  if (is_command(pending.request)) close_number(pending.request.command_number);
 }
 
 void Core::close_number(std::uint64_t number) {
@@ -260,9 +314,8 @@ void Core::send(PendingMap::iterator position) {
     if (first_time) pending.request.command_number = lowest_open_ + open_numbers_.size();
     pending.request.answered_below = lowest_open_;
   }
-  const Result<std::string> frame = codec::encode_client_frame(pending.request);
-  if (!frame.ok()) return finish(position, frame.status(), {});
-  output_ += *frame;
+  const absl::Status encoded = codec::append_client_frame(pending.request, output_);
+  if (!encoded.ok()) return finish(position, encoded, {});
   if (!first_time) return;
   pending.sent = true;
   ++in_flight_;
@@ -297,7 +350,7 @@ std::uint64_t Core::backoff() {
 }
 
 std::string Core::request_id(const Pending& pending) const {
-  return fmt::format("{:02x}-{}", fmt::join(session_, ""), pending.request.command_number);
+  return request_id_prefix_ + std::to_string(pending.request.command_number);
 }
 
 }  // namespace tensorforge::client

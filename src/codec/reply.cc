@@ -355,10 +355,11 @@ Offset<wire::Status> write(Writer& w, const result::Status& value) {
   return wire::CreateStatus(w.builder(), value.sequence, value.anchored_sequence, state_digest, value.incarnation,
                             &log_id, value.verified_to, &root, version, ack, value.started_at, value.time, value.models,
                             value.model_versions, value.pools, value.live_blocks, value.checkpoints, value.sessions,
-                            value.connections, value.refused, changes_refused_because);
+                            value.connections, value.refused, changes_refused_because, value.group_commit_p50_us,
+                            value.group_commit_p99_us);
 }
 result::Status read(Reader& r, const wire::Status* table) {
-  if (!r.enter(table, "Status", wire::Status::VT_CHANGES_REFUSED_BECAUSE)) return {};
+  if (!r.enter(table, "Status", wire::Status::VT_GROUP_COMMIT_P99_US)) return {};
   return {.sequence = table->sequence(),
           .anchored_sequence = table->anchored_sequence(),
           .state_digest = r.text(table->state_digest(), "state digest"),
@@ -378,7 +379,9 @@ result::Status read(Reader& r, const wire::Status* table) {
           .sessions = table->sessions(),
           .connections = table->connections(),
           .refused = table->refused(),
-          .changes_refused_because = r.text(table->changes_refused_because(), "changes refused because")};
+          .changes_refused_because = r.text(table->changes_refused_because(), "changes refused because"),
+          .group_commit_p50_us = table->group_commit_p50_us(),
+          .group_commit_p99_us = table->group_commit_p99_us()};
 }
 
 // ---- replies; those to the commands of a Batch stand in the reply to the Batch
@@ -400,11 +403,14 @@ Offset<wire::Reply> write(Writer& w, const Reply& reply) {
                            reply.incarnation);
 }
 
-absl::Status read_status(Reader& r, const wire::Reply* table) {
+absl::StatusCode read_code(Reader& r, const wire::Reply* table) {
   constexpr auto kLastCode = static_cast<std::uint8_t>(absl::StatusCode::kUnauthenticated);
   if (table->code() > kLastCode) r.newer(fmt::format("code {} is unknown", table->code()));
-  const std::string message = r.text(table->message(), "message");
-  return {static_cast<absl::StatusCode>(table->code()), message};
+  return static_cast<absl::StatusCode>(table->code());
+}
+absl::Status read_status(Reader& r, const wire::Reply* table) {
+  const absl::StatusCode code = read_code(r, table);
+  return {code, r.text(table->message(), "message")};
 }
 
 ReplyResult read_result(Reader& r, const wire::Reply* table) {
@@ -495,6 +501,40 @@ Result<ServerMessage> decode_server_frame(std::span<const std::byte> frame) {
       table->message_type(), table->message(), "message", [&r](const auto* member) { return read(r, member); });
   if (!r.ok()) return r.status();
   return message;
+}
+
+namespace {
+
+template <class Table>
+std::optional<ReplyView::Version> version_of(const Table* table) {
+  if (table == nullptr || table->model_id() == nullptr || table->version() == nullptr) return std::nullopt;
+  const wire::Version& version = *table->version();
+  return ReplyView::Version{{table->model_id()->c_str(), table->model_id()->size()},
+                            {version.major(), version.minor(), version.patch()}};
+}
+
+std::optional<ReplyView::Version> version_of(const wire::Reply& reply) {
+  if (const auto* registered = reply.result_as_Registered()) return version_of(registered);
+  const auto* models = reply.result_as_Models();
+  if (models == nullptr || models->models() == nullptr || models->models()->size() != 1) return std::nullopt;
+  return version_of(models->models()->Get(0));
+}
+
+}  // namespace
+
+Result<std::optional<ReplyView>> view_reply(std::span<const std::byte> frame) {
+  if (reinterpret_cast<std::uintptr_t>(frame.data()) % alignof(std::uint64_t) != 0) {
+    return absl::InvalidArgumentError("a frame is read in place where it is aligned");
+  }
+  const VerifiedBuffer<wire::ServerFrame> verified(frame, wire::ServerFrameIdentifier(), Framing::SizePrefixed,
+                                                   kMaxFrameBytes);
+  if (verified.root() == nullptr) return absl::InvalidArgumentError("frame: malformed");
+  const wire::Reply* reply = verified.root()->message_as_Reply();
+  if (reply == nullptr) return std::nullopt;
+  Reader r(Source::Server, frame.size());
+  const absl::StatusCode code = read_code(r, reply);
+  if (!r.ok()) return r.status();
+  return ReplyView{reply->correlation_id(), code, reply->sequence(), reply->incarnation(), version_of(*reply)};
 }
 
 }  // namespace codec

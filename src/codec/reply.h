@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -152,6 +153,7 @@ struct Status {
   std::uint64_t started_at{}, time{};
   std::uint64_t models{}, model_versions{}, pools{}, live_blocks{}, checkpoints{}, sessions{}, connections{}, refused{};
   std::string changes_refused_because;  ///< empty: changes are accepted
+  std::uint32_t group_commit_p50_us{}, group_commit_p99_us{};
   bool operator==(const Status&) const = default;
 };
 }  // namespace result
@@ -199,6 +201,22 @@ absl::Status append_server_frame(const Reply&, std::string& out);
 absl::Status append_server_frame(const ModelReply&, std::string& out);
 /// As decode_client_frame.
 Result<ServerMessage> decode_server_frame(std::span<const std::byte> frame);
+
+/// A Reply read where it lies, by who compares it and keeps nothing of it. Valid as long as the frame.
+struct ReplyView {
+  std::uint64_t correlation_id{};
+  absl::StatusCode code{};
+  Sequence sequence{};
+  std::uint32_t incarnation{};
+  struct Version {
+    std::string_view model_id;
+    registry::ModelVersion version;
+  };
+  std::optional<Version> version;  ///< of a result::Registered, or of a result::Models with one model
+};
+/// nullopt: not a Reply. kInvalidArgument: malformed, or a code that does not exist; only what the view holds is looked
+/// at beyond that.
+Result<std::optional<ReplyView>> view_reply(std::span<const std::byte> frame);
 
 /// At most what an element of a list adds to the frame, so that a page is cut before it is encoded: a reply whose
 /// elements add up to kMaxFrameBytes / 2 always fits. Never under the truth, and seldom over twice it.

@@ -709,6 +709,8 @@ Reply Engine::status_reply() const {
   status.connections = connections_.size();
   status.refused = service_.refused();
   status.changes_refused_because = service_.changes_refused_because();
+  status.group_commit_p50_us = group_commits_.percentile(50);
+  status.group_commit_p99_us = group_commits_.percentile(99);
   Reply reply;
   reply.sequence = status.sequence;
   reply.incarnation = status.incarnation;

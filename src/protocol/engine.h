@@ -19,6 +19,7 @@
 #include "codec/request.h"
 #include "platform/allocator.h"
 #include "platform/result.h"
+#include "protocol/group_commits.h"
 #include "service/log_reader.h"
 #include "service/service.h"
 #include "storage/journal.h"
@@ -112,6 +113,8 @@ class Engine {
   void on_synced(Sequence last);
   /// Everything up to `head` may be answered.
   void on_durable(const storage::TreeHead& head);
+  /// For `server status`: a group took so long from its submission until it could be answered.
+  void on_group_commit(std::uint32_t microseconds) { group_commits_.add(microseconds); }
   /// Final: whatever is not durable is answered with kUnavailable, and so is all that follows; exit code 3 as soon as
   /// the peers took these answers, or after a second.
   void on_journal_failed(const absl::Status& why);
@@ -233,6 +236,7 @@ class Engine {
   Boundary told_;                    ///< the last boundary that is durable
   std::deque<Boundary> boundaries_;  ///< those that are not yet
   Sequence verified_to_{};
+  GroupCommits group_commits_;
   absl::Status journal_status_;
   struct Ending {
     int exit_code{};

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <deque>
 #include <optional>
 #include <string>
 #include <thread>
@@ -28,6 +29,7 @@ namespace {
 using asio::ip::tcp;
 using storage::crash_point;
 using storage::CrashPoint;
+using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kTick{500};
 constexpr std::chrono::milliseconds kAcceptPause{100};  // when there are no descriptors left
@@ -85,7 +87,9 @@ class Server::Impl {
 
   int run() {
     journal_.start({[this](Sequence last) { post([this, last] { on_synced(last); }); },
-                    [this](Sequence) { post([this, head = journal_.durable_head()] { on_durable(head); }); },
+                    [this](Sequence) {
+                      post([this, head = journal_.durable_head(), at = Clock::now()] { on_durable(head, at); });
+                    },
                     [this](absl::Status why) { post([this, why = std::move(why)] { on_journal_failed(why); }); }});
     const auto work = asio::make_work_guard(io_);
     if (options_.to_start) {
@@ -132,6 +136,7 @@ class Server::Impl {
     for (const std::string& warning : effects.warnings) spdlog::warn("{}", warning);
     if (effects.group) {
       crash_point(CrashPoint::kGroupTaken);
+      submitted_.push_back({effects.group->last(), Clock::now()});
       journal_.submit(*std::move(effects.group));
     }
     if (!effects.sends.empty()) crash_point(CrashPoint::kReplyToSend);
@@ -168,9 +173,13 @@ class Server::Impl {
     engine_->on_synced(last);
   }
 
-  void on_durable(const storage::TreeHead& head) {
+  void on_durable(const storage::TreeHead& head, Clock::time_point at) {
     if (!engine_) return serve();
     begin_turn();
+    for (; !submitted_.empty() && submitted_.front().last <= head.sequence; submitted_.pop_front()) {
+      const auto took = std::chrono::duration_cast<std::chrono::microseconds>(at - submitted_.front().at);
+      engine_->on_group_commit(static_cast<std::uint32_t>(took.count()));
+    }
     engine_->on_durable(head);
   }
 
@@ -369,6 +378,11 @@ class Server::Impl {
   asio::signal_set signals_;
   std::unordered_map<ConnectionId, std::shared_ptr<Connection>> connections_;
   ConnectionId last_connection_{};
+  struct Submitted {
+    Sequence last{};
+    Clock::time_point at;
+  };
+  std::deque<Submitted> submitted_;  // groups that are not durable yet
   bool turn_posted_{}, stopping_{};
   std::atomic<bool> ending_{};  // for the threads of the background
   std::thread checker_;

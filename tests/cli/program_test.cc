@@ -560,7 +560,8 @@ TEST_F(ProgramTest, BenchMeasuresEachOperationWithoutAnError) {
     EXPECT_EQ(report["op"], operation);
     EXPECT_EQ(report["errors"], 0);
     EXPECT_GT(report["operations"], 0);
-    for (const char* key : {"clients", "depth", "ops_per_second", "p50_us", "p99_us", "p999_us"}) {
+    for (const char* key : {"clients", "depth", "ops_per_second", "p50_us", "p99_us", "p999_us", "group_commit_p50_us",
+                            "group_commit_p99_us"}) {
       EXPECT_TRUE(report.contains(key)) << key;
     }
   }

@@ -156,7 +156,7 @@ TENSORFORGE_FIELDS(result::LogRecords, records)
 TENSORFORGE_FIELDS(result::LogVerified, sequence, root, chunks, bytes)
 TENSORFORGE_FIELDS(result::Status, sequence, anchored_sequence, state_digest, incarnation, log_id, verified_to, root,
                    version, ack, started_at, time, models, model_versions, pools, live_blocks, checkpoints, sessions,
-                   connections, refused, changes_refused_because)
+                   connections, refused, changes_refused_because, group_commit_p50_us, group_commit_p99_us)
 }  // namespace fields
 
 #undef TENSORFORGE_FIELDS

@@ -188,6 +188,52 @@ TEST(Encode, AModelInPlaceAsOneThatWasCopied) {
   EXPECT_EQ(in_place, encode_server_frame(reply).value());
 }
 
+TEST(ViewReply, ShowsWhatDecodingGives) {
+  Reply reply;
+  reply.correlation_id = 9;
+  reply.sequence = 17;
+  reply.incarnation = 5;
+  reply.result = result::Registered{"team/resnet", {1, 2, 3}, {}, 4};
+  const auto view_of = [](const ServerMessage& message) {
+    static std::string frame;
+    frame = encode_server_frame(message).value();
+    return codec::view_reply(bytes_of(frame)).value();
+  };
+  auto view = view_of(reply);
+  ASSERT_TRUE(view);
+  EXPECT_EQ(view->correlation_id, 9u);
+  EXPECT_EQ(view->code, absl::StatusCode::kOk);
+  EXPECT_EQ(view->sequence, 17u);
+  EXPECT_EQ(view->incarnation, 5u);
+  ASSERT_TRUE(view->version);
+  EXPECT_EQ(view->version->model_id, "team/resnet");
+  EXPECT_EQ(view->version->version, (registry::ModelVersion{1, 2, 3}));
+
+  registry::ModelMetadata model;
+  model.model_id = "bert";
+  reply.result = result::Models{{model}};
+  EXPECT_EQ(view_of(reply)->version->model_id, "bert");
+  reply.result = result::Models{{model, model}};
+  EXPECT_FALSE(view_of(reply)->version);
+  reply.status = absl::NotFoundError("no");
+  EXPECT_EQ(view_of(reply)->code, absl::StatusCode::kNotFound);
+  EXPECT_EQ(view_of(Welcome{}), std::nullopt);
+}
+
+TEST(ViewReply, TakesNoFlippedBitForAnythingElse) {
+  Reply reply;
+  reply.correlation_id = 9;
+  reply.result = result::Registered{"team/resnet", {1, 2, 3}, {}, 4};
+  const std::string good = encode_server_frame(reply).value();
+  for (std::size_t bit = 0; bit < good.size() * 8; ++bit) {
+    std::string bad = good;
+    bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << (bit % 8)));
+    const auto view = codec::view_reply(bytes_of(bad));
+    if (!view.ok() || !*view || !(*view)->version) continue;
+    EXPECT_LE((*view)->version->model_id.size(), bad.size()) << "bit " << bit;
+  }
+}
+
 TEST(Encode, LargestRecordsThatDecideCanMakeFit) {
   const std::string id(255, 'i'), path(4'096, 'p');
   registry::ModelMetadata model{id, id, {}, id, std::vector<std::size_t>(32), std::vector<std::size_t>(32), 1,

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <random>
 
 #include <asio/io_context.hpp>
@@ -121,8 +122,13 @@ class Load {
   }
 
  private:
-  /// Whether the answer is the one that belongs to the request.
-  using Check = std::function<bool(const Reply&)>;
+  /// A version that was asked for.
+  struct Asked {
+    SteadyClock::time_point started;
+    std::string_view model_id;
+    std::string own_id;  ///< what model_id may refer to
+    registry::ModelVersion version;
+  };
 
   void next() {
     const SteadyClock::time_point now = SteadyClock::now();
@@ -178,20 +184,36 @@ class Load {
 
   void register_model(SteadyClock::time_point now) {
     registry::ModelMetadata model = run_.next_model();
-    send(now, registry::Command(registry::RegisterModel{model}),
-         [id = model.model_id, version = model.version](const Reply& reply) {
-           const auto* registered = std::get_if<result::Registered>(&reply.result);
-           return registered != nullptr && registered->model_id == id && registered->version == version;
-         });
+    Asked& asked = ask(now, model.version);
+    asked.own_id = model.model_id;
+    asked.model_id = asked.own_id;
+    client_->submit(Command(registry::Command(registry::RegisterModel{std::move(model)})), {}, checker(asked));
   }
 
   void get(SteadyClock::time_point now) {
-    const auto& wanted = run_.models[run_.below(run_.models.size())];
-    send(now, Query(query::GetModel{wanted.first, wanted.second}), [&wanted](const Reply& reply) {
-      const auto* found = std::get_if<result::Models>(&reply.result);
-      return found != nullptr && found->models.size() == 1 && found->models[0].model_id == wanted.first &&
-             found->models[0].version == wanted.second;
-    });
+    const auto& [model_id, version] = run_.models[run_.below(run_.models.size())];
+    Asked& asked = ask(now, version);
+    asked.model_id = model_id;
+    client_->submit(Query(query::GetModel{model_id, version}), checker(asked));
+  }
+
+  Asked& ask(SteadyClock::time_point now, const registry::ModelVersion& version) {
+    if (unused_.empty()) unused_.push_back(&asked_.emplace_back());
+    Asked& asked = *unused_.back();
+    unused_.pop_back();
+    asked.started = now;
+    asked.version = version;
+    return asked;
+  }
+
+  /// Compares the answer where it lies: the copies that a client makes of it would be measured too.
+  client::ViewCallback checker(Asked& asked) {
+    return [this, &asked](const absl::Status& status, const codec::ReplyView* view) {
+      const bool good = view != nullptr && view->version && view->version->model_id == asked.model_id &&
+                        view->version->version == asked.version;
+      unused_.push_back(&asked);
+      finish(asked.started, status, good);
+    };
   }
 
   void alloc(SteadyClock::time_point now) {
@@ -231,6 +253,8 @@ class Load {
 
   Run& run_;
   std::size_t number_;
+  std::deque<Asked> asked_;
+  std::vector<Asked*> unused_;  // of asked_
   std::vector<std::string> blocks_, begun_;
   std::size_t blocks_held_;
   std::uint64_t steps_;
@@ -378,6 +402,7 @@ void bench(Context& context, const Plan& plan) {
   progress.clear();
   const std::chrono::duration<double> took = SteadyClock::now() - start;
   loads.clear();
+  const auto status = Connection::result_as<result::Status>(context.service().ask(query::GetStatus{}));
 
   context.out().object({{"op", std::string(to_string(plan.operation))},
                         {"clients", plan.clients},
@@ -390,7 +415,9 @@ void bench(Context& context, const Plan& plan) {
                         {"p50_us", percentile(run.latencies_us, 50)},
                         {"p99_us", percentile(run.latencies_us, 99)},
                         {"p999_us", percentile(run.latencies_us, 99.9)},
-                        {"seconds", took.count()}});
+                        {"seconds", took.count()},
+                        {"group_commit_p50_us", status.group_commit_p50_us},
+                        {"group_commit_p99_us", status.group_commit_p99_us}});
   if (run.errors > 0) {
     throw Failure{Exit::Refused, absl::InternalError(fmt::format("{} of {} answers were wrong; the first: {}",
                                                                  run.errors, run.operations, run.first_error))};

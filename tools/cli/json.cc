@@ -333,7 +333,9 @@ Json to_json(const result::Status& status) {
             {"checkpoints", status.checkpoints},
             {"sessions", status.sessions},
             {"connections", status.connections},
-            {"refused", status.refused}};
+            {"refused", status.refused},
+            {"group_commit_p50_us", status.group_commit_p50_us},
+            {"group_commit_p99_us", status.group_commit_p99_us}};
   if (!status.changes_refused_because.empty()) json["changes_refused_because"] = status.changes_refused_because;
   return json;
 }
