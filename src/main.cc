@@ -124,8 +124,9 @@ int serve(const server::Config& config) {
   std::optional<service::State> loaded;
   open.load_snapshot = [&loaded](storage::SnapshotReader& reader) {
     Result<service::State> state = service::load_snapshot(reader);
-    if (state.ok()) loaded = *std::move(state);
-    return state.status();
+    if (!state.ok()) return state.status();
+    loaded = *std::move(state);
+    return absl::OkStatus();
   };
   Result<storage::OpenedDirectory> directory = storage::open_data_directory(open);
   if (absl::IsCancelled(directory.status())) return stopped_before_serving();

@@ -216,7 +216,7 @@ class Opening {
     // A check in this process is for who wants every call in its order.
     const auto when = options_.check_in_process ? std::launch::deferred : std::launch::async;
     std::future<LogVerdict> checked = std::async(when, [this, start = head.at] { return check(true, start); });
-    const absl::Status loaded = options_.load_snapshot(**reader);
+    absl::Status loaded = options_.load_snapshot(**reader);
     verdict = checked.get();
     return loaded;
   }

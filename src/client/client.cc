@@ -194,8 +194,8 @@ class Client::Impl : public std::enable_shared_from_this<Client::Impl> {
         });
   }
 
-  void connect_to(std::vector<tcp::endpoint> endpoints, std::uint64_t connection) {
-    asio::async_connect(socket_, std::move(endpoints),
+  void connect_to(const std::vector<tcp::endpoint>& endpoints, std::uint64_t connection) {
+    asio::async_connect(socket_, endpoints,
                         [self = shared_from_this(), connection](std::error_code error, const tcp::endpoint&) {
                           if (connection != self->connection_) return;
                           if (error) return self->cannot_connect(connection, error);

@@ -73,16 +73,13 @@ void Core::submit(Query query, ViewCallback callback, std::uint64_t now) {
 }
 
 void Core::add(Request&& request, Callback&& callback, ViewCallback&& view_callback, std::uint64_t now) {
-  if (phase_ == Phase::Over || pending_.size() - in_flight_ >= options_.max_waiting) {
+  const bool over = phase_ == Phase::Over;
+  if (over || pending_.size() - in_flight_ >= options_.max_waiting) {
+    absl::Status why =
+        over ? last_error_
+             : absl::ResourceExhaustedError(fmt::format("{} requests wait to be sent already", options_.max_waiting));
     if (view_callback) callback = without_view(std::move(view_callback));
-  }
-  if (phase_ == Phase::Over) {
-    completions_.push_back({std::move(callback), {last_error_, {}, {}}});
-    return;
-  }
-  if (pending_.size() - in_flight_ >= options_.max_waiting) {
-    const std::string message = fmt::format("{} requests wait to be sent already", options_.max_waiting);
-    completions_.push_back({std::move(callback), {absl::ResourceExhaustedError(message), {}, {}}});
+    completions_.push_back({std::move(callback), {std::move(why), {}, {}}});
     return;
   }
   if (view_callback) ++views_;

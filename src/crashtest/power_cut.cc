@@ -38,7 +38,7 @@ class SimulatedDisk::Image {
   NodePtr of(const NodePtr& from) {
     const auto [known, added] = found_.try_emplace(from.get());
     if (!added) return known->second;
-    const NodePtr to = std::make_shared<Node>();
+    NodePtr to = std::make_shared<Node>();
     known->second = to;
     to->is_directory = from->is_directory;
     if (from->is_directory) {

@@ -222,7 +222,7 @@ class Probe {
 
   Inspection look(const Laid& laid) {
     static const std::vector<Digest> nothing;
-    const Inspection found = inspect_directory(
+    Inspection found = inspect_directory(
         laid.path(), {history_.world->calls(), kForever - 1, history_.world->config(), nothing, false});
     result_.recovery_ms.push_back(found.recovery_ms);
     return found;

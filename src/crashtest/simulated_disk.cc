@@ -49,7 +49,7 @@ class SimulatedDisk::Reader {
       : disk_(disk), node_(std::move(node)), path_(std::move(path)) {}
   IOStatus read(std::uint64_t offset, std::size_t bytes, char* to, Slice* result) const {
     std::size_t got = 0;
-    const IOStatus status = disk_.read(*node_, path_, offset, bytes, to, &got);
+    IOStatus status = disk_.read(*node_, path_, offset, bytes, to, &got);
     *result = Slice(to, got);
     return status;
   }
@@ -64,7 +64,7 @@ class SimulatedDisk::SequentialFile final : public rocksdb::FSSequentialFile {
  public:
   explicit SequentialFile(Reader reader) : reader_(std::move(reader)) {}
   IOStatus Read(std::size_t bytes, const IOOptions&, Slice* result, char* scratch, IODebugContext*) override {
-    const IOStatus status = reader_.read(offset_, bytes, scratch, result);
+    IOStatus status = reader_.read(offset_, bytes, scratch, result);
     offset_ += result->size();
     return status;
   }
@@ -95,7 +95,7 @@ class SimulatedDisk::WritableFile final : public rocksdb::FSWritableFile {
   WritableFile(SimulatedDisk& disk, NodePtr node, std::string path, std::uint64_t size)
       : disk_(disk), node_(std::move(node)), path_(std::move(path)), size_(size) {}
   IOStatus Append(const Slice& data, const IOOptions&, IODebugContext*) override {
-    const IOStatus status = disk_.write(*node_, path_, size_, data.ToStringView());
+    IOStatus status = disk_.write(*node_, path_, size_, data.ToStringView());
     if (status.ok()) size_ += data.size();
     return status;
   }
@@ -190,7 +190,7 @@ class SimulatedDisk::Copier {
     if (!from) return nullptr;
     const auto [known, added] = copies_.try_emplace(from.get());
     if (!added) return known->second;
-    const NodePtr to = std::make_shared<Node>(*from);
+    NodePtr to = std::make_shared<Node>(*from);
     known->second = to;
     for (Entries* entries : {&to->entries, &to->durable_entries}) {
       for (auto& [name, node] : *entries) node = copy(node);

@@ -632,7 +632,7 @@ class SimulatedWorld {
         client_dies(below(random, clients_.size()));
         return true;
       case SimulatedFault::kClockSteps:
-        wall_offset_ms_ = between(random, 0, 2 * 3'600'000);
+        wall_offset_ms_ = between(random, 0, std::uint64_t{2} * 3'600'000);
         return true;
       default:
         return break_connection(kind, random);

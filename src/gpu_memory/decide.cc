@@ -210,9 +210,8 @@ std::string_view to_string(AllocationFailure failure) { return kFailureNames.to_
 std::optional<AllocationFailure> parse_allocation_failure(std::string_view name) { return kFailureNames.parse(name); }
 
 std::string refusal_message(const AllocationRefused& event) {
-  const std::string what =
-      fmt::format("{}: allocation of {} bytes at alignment {} for tensor {}", pool_name(event.device_id),
-                  event.actual_size, event.request.alignment, names::quoted(event.request.tensor_id));
+  std::string what = fmt::format("{}: allocation of {} bytes at alignment {} for tensor {}", pool_name(event.device_id),
+                                 event.actual_size, event.request.alignment, names::quoted(event.request.tensor_id));
   const std::string figures = fmt::format(
       "{} of {} bytes are free, {} more are Cached with a priority of at most {}; the largest hole has {}",
       event.free_bytes, event.total_bytes, event.evictable_bytes, event.request.priority, event.largest_free_block);

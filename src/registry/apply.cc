@@ -53,7 +53,7 @@ class Editor {
   explicit Editor(State& state) : state_(state) {}
 
   VersionKey add(ModelMetadata&& model) {
-    const VersionKey key{model.model_id, model.version};
+    VersionKey key{model.model_id, model.version};
     const auto model_at = model_for(key.model_id);
     State::Versions& versions = model_at->second;
     const auto [at, is_new] = versions.try_emplace(key.version);

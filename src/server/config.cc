@@ -41,8 +41,9 @@ absl::Status assign(std::string& target, std::string_view value) {
 }
 absl::Status assign(Endpoint& target, std::string_view value) {
   Result<Endpoint> endpoint = parse_endpoint(value);
-  if (endpoint.ok()) target = *std::move(endpoint);
-  return endpoint.status();
+  if (!endpoint.ok()) return endpoint.status();
+  target = *std::move(endpoint);
+  return absl::OkStatus();
 }
 absl::Status assign(bool& target, std::string_view value) {
   const bool yes = value == "true" || value == "1";
@@ -140,7 +141,7 @@ Setting size_setting(std::string_view key, Get get, std::string_view help, std::
 
 template <class Get>
 Setting choice(std::string_view key, Get get, std::string_view help, std::string_view value_name,
-               std::vector<std::string_view> choices) {
+               const std::vector<std::string_view>& choices) {
   Setting made = setting(key, get, help, value_name);
   made.set = [get, choices](Config& config, std::string_view value) {
     if (std::find(choices.begin(), choices.end(), value) == choices.end()) {

@@ -115,7 +115,7 @@ absl::Status check_older(const storage::Log& log, const storage::LogPoint& until
   storage::LogPoint at;
   Sequence seen = 0;
   bool go_on = true;
-  const absl::Status status = log.check(at, [&](std::span<const std::string_view> records) {
+  absl::Status status = log.check(at, [&](std::span<const std::string_view> records) {
     seen += records.size();
     go_on = progress(seen);
     return go_on && seen < until.sequence();

@@ -171,7 +171,7 @@ class Loading {
   absl::Status take(SnapshotPart&& part) {
     if (part.index() < last_part_ || (part.index() == 0) == has_facts_) return damaged("its parts are out of order");
     last_part_ = part.index();
-    return std::visit([this](auto&& each) { return restore(std::move(each)); }, std::move(part));
+    return std::visit([this](auto& each) { return restore(std::move(each)); }, part);
   }
 
   Result<State> finish() {

@@ -25,12 +25,12 @@ void put_number(std::string& out, std::uint64_t value) {
 std::uint64_t number_at(std::string_view bytes, std::size_t index) {
   std::uint64_t value = 0;
   for (std::size_t i = 0; i < 8; ++i) {
-    value |= std::uint64_t{static_cast<unsigned char>(bytes[index * 8 + i])} << (8 * i);
+    value |= std::uint64_t{static_cast<unsigned char>(bytes[index * 8 + i])} << (8U * i);
   }
   return value;
 }
 
-constexpr std::size_t kNotedDigestBytes = 7 * 8;
+constexpr std::size_t kNotedDigestBytes = std::size_t{7} * 8;
 
 }  // namespace
 

@@ -9,7 +9,7 @@ Failure refusal(absl::Status status) {
   return {no_answer ? Exit::NoConnection : Exit::Refused, std::move(status)};
 }
 
-Failure wrong_usage(std::string message) { return {Exit::WrongUsage, absl::InvalidArgumentError(message)}; }
+Failure wrong_usage(const std::string& message) { return {Exit::WrongUsage, absl::InvalidArgumentError(message)}; }
 
 std::string describe(const absl::Status& status) {
   return fmt::format("{}: {}", absl::StatusCodeToString(status.code()), std::string(status.message()));

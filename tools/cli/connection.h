@@ -26,7 +26,7 @@ struct Failure {
 };
 /// The failure that a status of the service means: Refused, or NoConnection for kUnavailable.
 Failure refusal(absl::Status status);
-Failure wrong_usage(std::string message);
+Failure wrong_usage(const std::string& message);
 /// "NOT_FOUND: model ..."
 std::string describe(const absl::Status& status);
 

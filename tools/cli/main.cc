@@ -79,12 +79,9 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   std::replace(message.begin(), message.end(), '\n', ' ');
   if (!choices.empty()) {
     std::vector<std::string> choice_names;
+    choice_names.reserve(choices.size());
     for (const CLI::App* choice : choices) choice_names.push_back(choice->get_name());
     const std::vector<std::string> unknown = app.remaining(true);
-    message = fmt::format("{}, one of: {}",
-                          unknown.empty() ? std::string("something must follow")
-                                          : fmt::format("{} is unknown; it is", names::quoted(unknown.front())),
-                          fmt::join(choice_names, ", "));
     message = unknown.empty() ? fmt::format("{} needs one of: {}", path, fmt::join(choice_names, ", "))
                               : fmt::format("{} is unknown after {}: use one of {}", names::quoted(unknown.front()),
                                             path, fmt::join(choice_names, ", "));

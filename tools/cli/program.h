@@ -77,8 +77,9 @@ class Verb {
         name,
         [&target, parse](const std::string& text) {
           Result<V> parsed = parse(text);
-          if (parsed.ok()) target = *std::move(parsed);
-          return parsed.status();
+          if (!parsed.ok()) return parsed.status();
+          target = *std::move(parsed);
+          return absl::OkStatus();
         },
         help);
   }
