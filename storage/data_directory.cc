@@ -14,6 +14,7 @@
 #include <rocksdb/file_system.h>
 #include <spdlog/spdlog.h>
 
+#include "platform/deliberate_bug.h"
 #include "storage/accept_loss.h"
 #include "storage/crash_point.h"
 #include "storage/database.h"
@@ -124,7 +125,8 @@ class Opening {
 
   absl::Status start_first() {
     // Before there is a HEAD, since what has one does not come here again.
-    if (absl::Status status = sync_name(); !status.ok()) return status;
+    const bool sync = !deliberate_bug(DeliberateBug::kNewDirectoryNotSynced);
+    if (absl::Status status = sync ? sync_name() : absl::OkStatus(); !status.ok()) return status;
     anchor_.log_id = random_bytes<16>();
     anchor_.head.incarnation = new_incarnation(0);
     anchor_.head.root = MerkleFrontier().root();
@@ -155,6 +157,10 @@ class Opening {
     }
     const Result<bool> has_database = file_exists(*files_, db_path_);
     if (!has_database.ok()) return has_database.status();
+    if (deliberate_bug(DeliberateBug::kDatabaseCreatedAgain)) {
+      const Result<bool> has_current = file_exists(*files_, db_path_ + "/CURRENT");
+      if (has_current.ok() && !*has_current) return create_database();
+    }
     LogVerdict verdict;
     const bool from_snapshot = *has_database && head.ok() && check_from_snapshot(verdict);
     if (!from_snapshot) verdict = *has_database ? check(head.ok()) : nothing_there();
@@ -181,6 +187,7 @@ class Opening {
   LogVerdict check(bool head_is_known, LogPoint start = {}) const {
     LogCheck check{db_path_, std::nullopt, anchor_.head, std::move(start)};
     if (head_is_known) check.log_id = anchor_.log_id;
+    if (deliberate_bug(DeliberateBug::kNoAnchor)) check.anchor = {0, MerkleFrontier().root(), 0};
     return options_.check_in_process ? check_log(files_, check) : check_log_in_child(check, options_.cancelled);
   }
 

@@ -16,6 +16,7 @@
 #include <rocksdb/write_batch.h>
 #include <spdlog/spdlog.h>
 
+#include "platform/deliberate_bug.h"
 #include "storage/bytes.h"
 #include "storage/files.h"
 
@@ -127,7 +128,7 @@ std::string noted_digest_key(Sequence sequence) { return std::string(kNotedDiges
 
 rocksdb::WriteOptions synced_write() {
   rocksdb::WriteOptions options;
-  options.sync = true;
+  options.sync = !deliberate_bug(DeliberateBug::kSyncSkipped);
   options.protection_bytes_per_key = kProtectionBytes;
   return options;
 }
@@ -152,7 +153,9 @@ rocksdb::DBOptions Database::options() const {
   rocksdb::DBOptions options;
   options.env = env_.get();
   options.paranoid_checks = true;
-  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  options.wal_recovery_mode = deliberate_bug(DeliberateBug::kTolerateCorruptedTail)
+                                  ? rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords
+                                  : rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   options.wal_compression = rocksdb::kNoCompression;
   options.recycle_log_file_num = 0;
   options.track_and_verify_wals_in_manifest = false;  // not compatible with secondaries

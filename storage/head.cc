@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "platform/deliberate_bug.h"
 #include "storage/bytes.h"
 #include "storage/crash_point.h"
 #include "storage/crc32c.h"
@@ -137,6 +138,7 @@ absl::Status create_head(rocksdb::FileSystem& files, const std::string& data_dir
   crash_point(CrashPoint::kHeadWritten);
   if (absl::Status status = rename_file(files, making, data_dir + "/HEAD"); !status.ok()) return status;
   crash_point(CrashPoint::kHeadRenamed);
+  if (deliberate_bug(DeliberateBug::kRenameWithoutDirectorySync)) return absl::OkStatus();
   absl::Status status = sync_directory(files, data_dir);
   crash_point(CrashPoint::kHeadDurable);
   return status;
@@ -158,9 +160,12 @@ absl::Status HeadWriter::write(const TreeHead& head) {
   next.head = head;
   ++next.counter;
   crash_point(CrashPoint::kHeadToWrite);
-  rocksdb::IOStatus status = file_->Write(slot_at(next.counter), encode_slot(next), {}, nullptr);
+  Anchor written = next;
+  if (deliberate_bug(DeliberateBug::kAnchorTooHigh)) ++written.head.sequence;
+  rocksdb::IOStatus status = file_->Write(slot_at(next.counter), encode_slot(written), {}, nullptr);
   crash_point(CrashPoint::kHeadSlotWritten);
   if (status.ok()) status = file_->Sync({}, nullptr);
+  if (!status.ok() && deliberate_bug(DeliberateBug::kFailedSyncRetried)) status = file_->Sync({}, nullptr);
   if (!status.ok()) return to_status(status, "write HEAD");
   crash_point(CrashPoint::kHeadSlotSynced);
   last_ = next;

@@ -4,9 +4,8 @@
 #include <filesystem>
 #include <utility>
 
+#include "crashtest/recovery.h"
 #include "crashtest/world.h"
-#include "service/recover.h"
-#include "storage/data_directory.h"
 
 namespace tensorforge::crashtest {
 namespace {
@@ -16,14 +15,15 @@ using SteadyClock = std::chrono::steady_clock;
 Inspection inspect(const storage::OpenOptions& options, const Witness& witness) {
   Inspection inspection;
   const auto begin = SteadyClock::now();
-  const Result<storage::OpenedDirectory> opened = storage::open_data_directory(options);
-  const Result<service::State> state = opened.ok() ? service::recover(*opened->journal) : opened.status();
+  const Result<Recovery> found = open_and_recover(options);
   inspection.recovery_ms = std::chrono::duration<double, std::milli>(SteadyClock::now() - begin).count();
-  inspection.opening = state.status();
-  if (!state.ok()) return inspection;
-  const Recovered recovered{*opened->journal, state->digest(), witness.config, witness.disk_was_full};
+  inspection.opening = found.status();
+  if (!found.ok()) return inspection;
+  storage::Journal& journal = *found->directory.journal;
+  const Recovered recovered{journal, found->state.digest(), witness.config, witness.disk_was_full,
+                            digest_of_everything(found->state)};
   inspection.verdict = check_history(witness.calls, witness.until, recovered, witness.before);
-  opened->journal->close().IgnoreError();
+  journal.close().IgnoreError();
   return inspection;
 }
 

@@ -15,6 +15,7 @@ SimulatedDisk::Fault JournalDriver::pass(const SimulatedDisk::Call& call, const 
   const Lane lane = changes ? lane_of(call.path) : kLanes;
   if (lane != kLanes) {
     std::unique_lock lock(mutex_);
+    if (lane == kHead) head_failed_ = false;  // it goes on all the same
     if (closed_) {
       waiting_[lane] = true;
       changed_.notify_all();

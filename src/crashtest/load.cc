@@ -31,7 +31,10 @@ class Load::Impl {
  public:
   Impl(const Options& options, int file) : options_(options), file_(file) {}
   ~Impl() {
-    finish();
+    io_.stop();  // behind a failure nobody may be there to answer
+    if (thread_.joinable()) thread_.join();
+    stopping_ = true;
+    sources_.clear();
     ::close(file_);
   }
 

@@ -1,6 +1,7 @@
 #include "crashtest/oracle.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "service/recover.h"
 #include "service/replies.h"
 #include "service/service.h"
+#include "service/snapshot.h"
 #include "storage/merkle.h"
 
 namespace tensorforge::crashtest {
@@ -65,7 +67,12 @@ class Shadow {
     request.command_number = record.command_number;
     request.answered_below = record.answered_below;
     service_->execute(caller, request, std::get<Command>(call.body));
-    return service_->take_group().value_or(storage::Group{});
+    storage::Group all;
+    while (std::optional<storage::Group> group = service_->take_group()) {
+      all.bytes += group->bytes;
+      std::move(group->notes.begin(), group->notes.end(), std::back_inserter(all.notes));
+    }
+    return all;
   }
 
   /// What the command would be told here. True: it would change something, and has.
@@ -421,6 +428,13 @@ class Check {
       find(Violation::kWrongState, fmt::format("the state is {}, the log folds to {}",
                                                format_digest(recovered_.state_digest), format_digest(folded)));
     }
+    if (recovered_.everything && *recovered_.everything != digest_of_everything(replay.state())) {
+      find(Violation::kWrongState,
+           fmt::format(
+               "the state that was recovered at {}, with its sessions, streams and counters, is not the one that "
+               "the log gives from its start on",
+               end_.sequence));
+    }
     if (shadow_ != nullptr && shadow_->state().digest() != folded) {
       find(Violation::kWrongState, "the commands give another state than their events");
     }
@@ -491,6 +505,15 @@ std::string_view to_string(Violation violation) {
 bool Verdict::has(Violation violation) const {
   return std::any_of(findings.begin(), findings.end(),
                      [&](const Finding& finding) { return finding.violation == violation; });
+}
+
+Digest digest_of_everything(const service::State& state) {
+  CanonicalBytes bytes("state");
+  service::save_state(state, [&bytes](std::string_view page) {
+    bytes.text(page);
+    return absl::OkStatus();
+  }).IgnoreError();
+  return bytes.digest();
 }
 
 Verdict check_history(const CallJournal& calls, Moment until, const Recovered& recovered,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "platform/digest.h"
 #include "platform/result.h"
 #include "service/config.h"
+#include "service/state.h"
 #include "storage/journal.h"
 
 namespace tensorforge::crashtest {
@@ -43,7 +45,13 @@ struct Recovered {
   service::Config config;
   /// The disk was full at times: refusals for that reason need no other.
   bool disk_was_full{};
+  /// digest_of_everything() of the state that it serves; nullopt: only its digest is known.
+  std::optional<Digest> everything{};
 };
+
+/// Of all that a snapshot of the state would hold: sessions, streams, counters and orders too, which the state's own
+/// digest leaves out.
+Digest digest_of_everything(const service::State&);
 
 struct Verdict {
   std::vector<Finding> findings;

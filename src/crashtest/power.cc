@@ -8,12 +8,14 @@
 
 #include "crashtest/inspection.h"
 #include "crashtest/level.h"
+#include "crashtest/random.h"
 #include "crashtest/world.h"
 
 namespace tensorforge::crashtest {
 namespace {
 
 using Operation = SimulatedDisk::Operation;
+using Random = std::mt19937_64;
 
 constexpr std::uint64_t kMaxCuts = 3;
 constexpr int kImages = 6;                   ///< of one cut, beside the one with which the history goes on
@@ -42,11 +44,15 @@ bool changes_disk(Operation operation) {
 
 class PowerRun {
  public:
-  PowerRun(std::uint64_t seed, const Scratch& scratch) : random_(~seed), scratch_(scratch), world_(seed) {}
+  PowerRun(std::uint64_t seed, const Scratch& scratch) : seed_(seed), scratch_(scratch), world_(seed) {}
 
   RunResult run() {
-    const std::uint64_t cuts = 1 + random_() % kMaxCuts;
-    for (std::uint64_t i = 1; i <= cuts && result_.failures.empty(); ++i) live_and_cut(i);
+    const std::uint64_t cuts = 1 + Random(~seed_)() % kMaxCuts;
+    for (std::uint64_t i = 1; i <= cuts && result_.failures.empty(); ++i) {
+      random_.seed(~(seed_ * (kMaxCuts + 1) + i));  // what one cut does is not up to those before it
+      if (one_in(random_, i == 1 ? 4 : 2)) live_and_stop(i);
+      if (result_.failures.empty()) live_and_cut(i);
+    }
     if (result_.failures.empty()) live_to_the_end();
     for (const std::string& complaint : world_.complaints()) result_.add_failure(complaint);
     return std::move(result_);
@@ -58,6 +64,7 @@ class PowerRun {
   World::Plan plan(std::string where) {
     World::Plan plan;
     plan.requests = kRequests;
+    plan.takes_snapshots = seed_ % 4 != 0;
     plan.on_recovered = [this, where = std::move(where)](const Recovered& recovered) {
       const Verdict verdict = check_history(world_.calls(), kForever, recovered, before_);
       result_.add_findings(verdict, where);
@@ -66,9 +73,18 @@ class PowerRun {
     return plan;
   }
 
+  /// So that what is cut next begins with a log that was noted, and its snapshot.
+  void live_and_stop(std::uint64_t number) {
+    const World::Life life = world_.live(disk_, plan(fmt::format("opened for the stop before cut {}", number)));
+    if (life.end != World::End::kStopped) {
+      return result_.add_failure(fmt::format("before cut {}: {}", number, describe(life)));
+    }
+    note(life.recovery_ms);
+  }
+
   void live_and_cut(std::uint64_t number) {
-    const bool while_opening = random_() % 4 == 0;
-    const std::uint64_t at = 1 + random_() % (while_opening ? kOpeningCalls : kLifeCalls);
+    const bool while_opening = one_in(random_, 4);
+    const std::uint64_t at = between(random_, 1, while_opening ? kOpeningCalls : kLifeCalls);
     std::uint64_t calls = 0;
     std::shared_ptr<SimulatedDisk> cut;
     std::string where = fmt::format("cut {} after a clean stop", number);
@@ -109,7 +125,7 @@ class PowerRun {
 
   void look_at(const SimulatedDisk& cut, const std::string& where) {
     const std::shared_ptr<SimulatedDisk> image = cut.after_power_cut(random_);
-    const bool on_disk = random_() % kOneOnDisk == 0;
+    const bool on_disk = one_in(random_, kOneOnDisk);
     const Inspection found = on_disk ? inspect_on_disk(*image, scratch_, witness()) : inspect(image, witness());
     ++result_.faults["power cut"];
     note(found.recovery_ms);
@@ -133,7 +149,8 @@ class PowerRun {
 
   void note(double recovery_ms) { result_.recovery_ms.push_back(recovery_ms); }
 
-  std::mt19937_64 random_;
+  const std::uint64_t seed_;
+  Random random_;
   const Scratch& scratch_;
   World world_;
   std::shared_ptr<SimulatedDisk> disk_ = std::make_shared<SimulatedDisk>();

@@ -56,6 +56,7 @@ History make_history(std::uint64_t seed) {
   const auto disk = std::make_shared<SimulatedDisk>();
   World::Plan plan;
   plan.requests = kRequests;
+  plan.takes_snapshots = true;
   World::Life life = history.world->live(disk, plan);
   history.stopped_before = disk->copy();
   history.before = disk->files_below(World::kDataDir);

@@ -24,6 +24,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+/// The service that was started last; 0: it has ended. A handler of signals reads it.
+volatile std::sig_atomic_t running = 0;
+
 std::vector<char*> pointers(std::vector<std::string>& strings) {
   std::vector<char*> result;
   result.reserve(strings.size() + 1);
@@ -38,6 +41,13 @@ std::chrono::milliseconds left_until(Clock::time_point deadline) {
 }
 
 }  // namespace
+
+void end_with_service_at_sigterm() {
+  ::signal(SIGTERM, [](int) {
+    if (running > 0) ::kill(running, SIGKILL);
+    ::_exit(1);
+  });
+}
 
 std::string service_path() {
   if (const char* path = std::getenv("TENSORFORGED")) return path;
@@ -65,7 +75,10 @@ Result<ServiceProcess> ServiceProcess::start(const std::vector<std::string>& arg
       posix_spawn(&pid, words[0].c_str(), &actions, nullptr, pointers(words).data(), pointers(variables).data());
   posix_spawn_file_actions_destroy(&actions);
   close(ends[1]);
-  if (error == 0) return ServiceProcess(pid, ends[0]);
+  if (error == 0) {
+    running = pid;
+    return ServiceProcess(pid, ends[0]);
+  }
   close(ends[0]);
   return absl::InternalError(fmt::format("cannot run {}: {}; the variable TENSORFORGED says where it is", words[0],
                                          std::generic_category().message(error)));
@@ -82,6 +95,7 @@ ServiceProcess::~ServiceProcess() {
   if (!end_) {
     signal(SIGKILL);
     waitpid(pid_, nullptr, 0);
+    running = 0;
   }
   close(output_);
 }
@@ -110,6 +124,7 @@ std::optional<int> ServiceProcess::wait_for_end(std::chrono::milliseconds patien
   while (!end_) {
     int status = 0;
     if (waitpid(pid_, &status, WNOHANG) == pid_) {
+      running = 0;
       end_ = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
     } else if (Clock::now() >= deadline) {
       break;

@@ -43,4 +43,7 @@ class ServiceProcess {
   std::optional<int> end_;
 };
 
+/// From now on SIGTERM ends this process and the service that it started last, if that still runs: nobody else would.
+void end_with_service_at_sigterm();
+
 }  // namespace tensorforge::crashtest

@@ -15,10 +15,13 @@
 #include "client/core.h"
 #include "crashtest/random.h"
 #include "crashtest/simulated_connection.h"
+#include "crashtest/simulated_disk.h"
 #include "crashtest/workload.h"
 #include "protocol/engine.h"
+#include "service/fold.h"
 #include "service/recover.h"
 #include "storage/memory_journal.h"
+#include "storage/snapshot_file.h"
 
 namespace tensorforge::crashtest {
 namespace {
@@ -68,7 +71,11 @@ class Trace {
 class SimulatedWorld {
  public:
   explicit SimulatedWorld(const SimulationPlan& plan)
-      : plan_(plan), random_(plan.seed * 2), faults_(faults_of(plan)), journal_(kLogId, one_in(random_, 8)) {
+      : plan_(plan),
+        random_(plan.seed * 2),
+        faults_(faults_of(plan)),
+        journal_(kLogId, one_in(random_, 8)),
+        takes_snapshots_(plan.seed % 4 != 0) {
     draw_character();
     write_first_record();
     start_service();
@@ -230,8 +237,29 @@ class SimulatedWorld {
     journal_.restart(true);
   }
 
+  /// From the newest snapshot, as the real one.
+  Result<service::State> recover() const {
+    const Result<std::vector<Sequence>> all = snapshots_.list();
+    service::State from;
+    if (all.ok() && !all->empty()) {
+      const Result<std::unique_ptr<storage::SnapshotReader>> reader = snapshots_.open(all->back());
+      Result<service::State> loaded = reader.ok() ? service::load_snapshot(**reader) : reader.status();
+      if (!loaded.ok()) return loaded;
+      from = *std::move(loaded);
+    }
+    return service::recover_from(std::move(from), journal_);
+  }
+  /// Of where the digests were noted last.
+  void take_snapshot() {
+    const Result<std::optional<storage::NotedAt>> noted = journal_.newest_noted_digest();
+    if (!takes_snapshots_ || !noted.ok() || !*noted) return;
+    const Result<service::NotedDigest> digest = service::decode_noted_digest((*noted)->digest);
+    const Result<service::Folded> folded = digest.ok() ? fold(journal_, snapshots_, *digest) : digest.status();
+    if (!folded.ok()) problem("no snapshot could be taken: " + std::string(folded.status().message()));
+  }
+
   void start_service() {
-    Result<service::State> state = service::recover(journal_);
+    Result<service::State> state = recover();
     if (!state.ok()) return problem("the service does not start: " + std::string(state.status().message()));
     ++life_;
     turn_due_ = anchor_due_ = false;
@@ -303,7 +331,7 @@ class SimulatedWorld {
     }
     if (ending_ && exit_code == 0) {
       finished_ = true;
-      end_digest_ = engine_->state().digest();
+      end_digest_ = digest_of_everything(engine_->state());
       return;
     }
     const bool kept = one_in(random_, 2);
@@ -313,6 +341,7 @@ class SimulatedWorld {
     engine_.reset();
     reads_.clear();
     journal_.restart(keep_waiting);
+    take_snapshot();
     for (ConnectionId id = 1; id <= connections_.size(); ++id) {
       SimulatedConnection& connection = connection_of(id);
       if (!connection.service_open) continue;
@@ -674,11 +703,12 @@ class SimulatedWorld {
   // ---- what came of it
 
   void check() {
-    const Result<service::State> recovered = service::recover(journal_);
+    const Result<service::State> recovered = recover();
     if (!recovered.ok()) return problem("the log cannot be replayed: " + std::string(recovered.status().message()));
-    if (recovered->digest() != end_digest_) problem("the state that was served is not the one that the log folds to");
+    const Digest everything = digest_of_everything(*recovered);
+    if (everything != end_digest_) problem("the state that was served is not the one that is recovered");
     outcome_.verdict =
-        check_history(calls_, calls_.now(), {journal_, recovered->digest(), service_, disk_was_full_}, {});
+        check_history(calls_, calls_.now(), {journal_, recovered->digest(), service_, disk_was_full_, everything}, {});
   }
 
   const SimulationPlan plan_;
@@ -696,6 +726,9 @@ class SimulatedWorld {
   std::uint64_t latency_us_{}, disk_us_{}, think_us_{}, request_timeout_ms_{};
 
   storage::MemoryJournal journal_;
+  const bool takes_snapshots_;
+  const std::shared_ptr<SimulatedDisk> disk_ = std::make_shared<SimulatedDisk>();  // of the snapshots alone
+  const storage::SnapshotStore snapshots_{disk_, ""};
   std::unique_ptr<protocol::Engine> engine_;  // nullptr: the service is down
   std::uint64_t life_{};
   bool turn_due_{}, anchor_due_{};

@@ -16,9 +16,12 @@
 #include <poll.h>
 #include <spawn.h>
 #include <spdlog/spdlog.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "crashtest/service_process.h"
 
 namespace tensorforge::crashtest {
 namespace {
@@ -74,6 +77,8 @@ int work(const Order& order) {
     const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
     ::dup2(nowhere, STDERR_FILENO);
   }
+  end_with_service_at_sigterm();
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   const rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
   const auto end = Clock::now() + std::chrono::duration<double>(order.seconds);
@@ -91,7 +96,7 @@ class Worker {
  public:
   Worker(Order order, LevelReport& report) : order_(std::move(order)), report_(report), end_(end_of(order_.seconds)) {}
   ~Worker() {
-    if (child_ > 0) ::kill(child_, SIGKILL);
+    if (child_ > 0) ::kill(child_, SIGTERM);
     reap();
     std::error_code ignored;
     fs::remove_all(order_.scratch, ignored);
@@ -138,7 +143,7 @@ class Worker {
   void stop_if_it_hangs() {
     if (child_ > 0 && running_seed_ && Clock::now() > run_began_ + kMaxRun) {
       hung_ = true;
-      ::kill(child_, SIGKILL);
+      ::kill(child_, SIGTERM);
     }
   }
 
@@ -244,6 +249,7 @@ absl::Status run_level(const TesterOptions& options, double seconds, const std::
       const Result<bool> ended = behind[i]->read();
       if (!ended.ok()) return ended.status();
       report.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+      if (options.stop_at_failure && !report.failures.empty()) return absl::OkStatus();  // the other workers are ended
       if (*ended && options.progress) options.progress(report);
     }
   }

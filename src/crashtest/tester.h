@@ -18,7 +18,8 @@ struct TesterOptions {
   std::optional<std::uint64_t> runs;  ///< of each level, at most
   /// Where files are made, on the disk under test: missing, or an empty directory. Nothing else is touched.
   std::string data_dir;
-  unsigned jobs{1};  ///< processes at a time
+  unsigned jobs{1};        ///< processes at a time
+  bool stop_at_failure{};  ///< a level ends with its first run that fails
   /// Told after each run; may be empty.
   std::function<void(const LevelReport& so_far)> progress;
 };

@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include "crashtest/recovery.h"
+#include "service/fold.h"
 #include "service/log_reader.h"
 #include "service/recover.h"
 
@@ -15,8 +17,9 @@ namespace {
 
 constexpr std::uint64_t kStart = 1'700'000'000'000;  ///< ms since the Unix epoch
 constexpr std::uint64_t kNever = std::uint64_t{1} << 40U;
-constexpr std::size_t kMaxInFlight = 8;  ///< of one client
-constexpr int kMaxIdleSteps = 20'000;    ///< in which nobody is answered
+constexpr std::size_t kMaxInFlight = 8;     ///< of one client
+constexpr std::uint64_t kOneSnapshot = 40;  ///< one turn of so many thinks of it
+constexpr int kMaxIdleSteps = 20'000;       ///< in which nobody is answered
 
 using SteadyClock = std::chrono::steady_clock;
 
@@ -25,8 +28,9 @@ using SteadyClock = std::chrono::steady_clock;
 /// The engine and its journal, from when the log was recovered.
 class World::Service {
  public:
-  Service(World& world, const Plan& plan, storage::OpenedDirectory opened, JournalDriver& driver)
-      : world_(world), plan_(plan), opened_(std::move(opened)), driver_(driver) {}
+  Service(World& world, const Plan& plan, const std::shared_ptr<SimulatedDisk>& disk, storage::OpenedDirectory opened,
+          JournalDriver& driver)
+      : world_(world), plan_(plan), snapshots_(disk, kDataDir), opened_(std::move(opened)), driver_(driver) {}
   ~Service() {
     driver_.let_all_through();
     opened_.journal->close().IgnoreError();
@@ -79,6 +83,7 @@ class World::Service {
       }
       if (plan_.is_cut()) return {End::kCut, {}, 0};
       if (below(2) == 0) run_a_read();
+      if (plan_.takes_snapshots && below(kOneSnapshot) == 0) take_snapshot();
       opened_.journal->refresh_free_bytes();
       engine_->on_free_bytes(opened_.journal->free_bytes());
       engine_->on_tick(world_.now_);
@@ -92,6 +97,20 @@ class World::Service {
       }
       idle = world_.open_ == open_before ? idle + 1 : 0;
       if (idle > kMaxIdleSteps) return {End::kStuck, {}, 0};
+    }
+  }
+
+  /// Of where the digests were noted last, unless there is one.
+  void take_snapshot() {
+    const storage::Journal& journal = *opened_.journal;
+    const Result<std::optional<storage::NotedAt>> noted = journal.newest_noted_digest();
+    if (!noted.ok() || !*noted || (*noted)->sequence == last_snapshot_) return;
+    const Result<service::NotedDigest> digest = service::decode_noted_digest((*noted)->digest);
+    const Result<service::Folded> folded = digest.ok() ? fold(journal, snapshots_, *digest) : digest.status();
+    if (folded.ok()) {
+      last_snapshot_ = folded->sequence;
+    } else if (!absl::IsUnavailable(folded.status())) {
+      world_.complaints_.push_back("no snapshot could be taken: " + folded.status().ToString());
     }
   }
 
@@ -193,6 +212,8 @@ class World::Service {
 
   World& world_;
   const Plan& plan_;
+  const storage::SnapshotStore snapshots_;
+  Sequence last_snapshot_{};
   storage::OpenedDirectory opened_;
   JournalDriver& driver_;
   std::optional<protocol::Engine> engine_;
@@ -230,20 +251,21 @@ World::Life World::live(const std::shared_ptr<SimulatedDisk>& disk, const Plan& 
   options.random = [this](std::span<std::uint8_t> out) {
     for (std::uint8_t& byte : out) byte = static_cast<std::uint8_t>(random_());
   };
-  Result<storage::OpenedDirectory> opened = storage::open_data_directory(options);
-  Result<service::State> state = opened.ok() ? service::recover(*opened->journal) : opened.status();
+  Result<Recovery> recovery = open_and_recover(options);
   const std::chrono::duration<double, std::milli> took = SteadyClock::now() - begin;
   if (plan.is_cut()) {
     life.end = End::kCut;
-  } else if (!state.ok()) {
-    life = {End::kRefused, state.status(), 0};
+  } else if (!recovery.ok()) {
+    life = {End::kRefused, recovery.status(), 0};
   } else {
-    plan.on_recovered({*opened->journal, state->digest(), config_, disk_was_full_});
-    Service service(*this, plan, *std::move(opened), driver);
-    life = service.begin(*std::move(state));
+    plan.on_recovered({*recovery->directory.journal, recovery->state.digest(), config_, disk_was_full_,
+                       digest_of_everything(recovery->state)});
+    Service service(*this, plan, disk, std::move(recovery->directory), driver);
+    life = service.begin(std::move(recovery->state));
     if (life.end == End::kStopped) life = service.run();
     if (life.end == End::kStopped) {
       driver.let_all_through();
+      if (plan.takes_snapshots) service.take_snapshot();
       if (const absl::Status closed = service.close(); !closed.ok()) life = {End::kDiskFailed, closed, 0};
     }
   }

@@ -46,6 +46,8 @@ class World {
     /// How long the clock stands before the journal goes on, ms; asked once for each thing that it does.
     std::function<std::uint64_t()> disk_delay_ms{[] { return std::uint64_t{0}; }};
     storage::Ack ack{};
+    /// Snapshots of where the digests were noted last are taken now and then, and at a clean stop.
+    bool takes_snapshots{};
   };
   enum class End {
     kStopped,     ///< everything was answered, and the service stopped cleanly

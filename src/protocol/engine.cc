@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "platform/deliberate_bug.h"
 #include "platform/names.h"
 #include "service/pages.h"
 
@@ -480,7 +481,13 @@ void Engine::on_command(Connection& connection, const Request& request, Command&
                       "this connection only reads: a hello with a session may change something")));
   }
   service::Service::Outcome outcome = service_.execute(connection.caller, request, std::move(command));
-  if (!outcome.in_log) return answer(connection, request.correlation_id, std::move(outcome.reply));
+  if (!outcome.in_log) {
+    const bool ok = outcome.reply.status.ok();
+    if (deliberate_bug(ok ? DeliberateBug::kReplyBeforeDurable : DeliberateBug::kRefusalBeforeDurable)) {
+      return answer_too_early(connection, request.correlation_id, std::move(outcome.reply));
+    }
+    return answer(connection, request.correlation_id, std::move(outcome.reply));
+  }
   read(connection, request.correlation_id, true, service::ReadAnswer{outcome.in_log->first, outcome.in_log->count},
        outcome.in_log->last());
 }
@@ -513,6 +520,9 @@ void Engine::on_query(Connection& connection, const Request& request, const Quer
     return answer(connection, request.correlation_id, status_reply());
   }
   if (!std::holds_alternative<query::VerifyLog>(query)) {
+    if (deliberate_bug(DeliberateBug::kReadBeforeDurable)) {
+      return answer_too_early(connection, request.correlation_id, service_.answer(query));
+    }
     return answer(connection, request.correlation_id, service_.answer(query));
   }
   const bool verifies = std::any_of(reads_.begin(), reads_.end(), [](const auto& read) {
@@ -537,6 +547,11 @@ Reply Engine::refusal(absl::Status status) const {
 void Engine::answer(Connection& connection, std::uint64_t correlation_id, Reply&& reply) {
   reply.correlation_id = correlation_id;
   answer(connection, correlation_id, reply, journal_status_.ok() ? service_.state().sequence : 0);
+}
+
+void Engine::answer_too_early(Connection& connection, std::uint64_t correlation_id, Reply&& reply) {
+  reply.correlation_id = correlation_id;
+  answer(connection, correlation_id, reply, 0);
 }
 
 template <class Message>

@@ -189,6 +189,8 @@ class Engine {
   Reply status_reply() const;
   Reply refusal(absl::Status) const;
   void answer(Connection&, std::uint64_t correlation_id, Reply&&);
+  /// Does not wait until what the reply rests on is durable: for a DeliberateBug.
+  void answer_too_early(Connection&, std::uint64_t correlation_id, Reply&&);
   template <class Message>
   void answer(Connection&, std::uint64_t correlation_id, const Message& message, Sequence needs);
   void answer_unavailable(Connection&, std::uint64_t correlation_id);

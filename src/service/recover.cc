@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "platform/deliberate_bug.h"
 #include "service/channel.h"
 
 namespace tensorforge::service {
@@ -170,9 +171,14 @@ Result<State> recover(const storage::Log& log, const Progress& progress, const S
 }
 
 Result<State> recover_from(State from, const storage::Log& log, const ReplayOptions& options) {
-  const Sequence first = from.sequence + 1;
-  return replay_log(
+  const bool skips_one = from.sequence > 0 && deliberate_bug(DeliberateBug::kReplayOffByOne);
+  const Sequence first = from.sequence + (skips_one ? 2 : 1);
+  Result<State> state = replay_log(
       std::move(from), log, [&log, first](const auto& visit) { return log.scan(first, visit); }, options);
+  if (state.ok() && deliberate_bug(DeliberateBug::kAnswersForgotten)) {
+    state->sessions = Sessions(state->sessions.limits());
+  }
+  return state;
 }
 
 storage::Group start_incarnation(State& state, IncarnationCause cause, const Hash& root, std::uint32_t incarnation,

@@ -9,6 +9,7 @@
 #include <openssl/sha.h>
 
 #include "fmt/format.h"
+#include "platform/deliberate_bug.h"
 #include "platform/names.h"
 #include "service/queries.h"
 #include "service/replies.h"
@@ -382,7 +383,17 @@ Service::Logged Service::commit(const Caller& caller, const Request& request, st
   storage::Note note = make_note(caller, request, records);
   if (absl::Status status = encode_all(records, encoded_); !status.ok()) return status;
   storage::crash_point(storage::CrashPoint::kDecided);
-  gather(std::move(note), parts);
+  if (parts > 1 && deliberate_bug(DeliberateBug::kHalfACommand)) {
+    const std::string whole = encoded_;
+    encode_all({records.front()}, encoded_).IgnoreError();  // it was encoded just now
+    gather(std::move(note), 1);
+    begin_group();
+    ++groups_.back().first;
+    encoded_ = whole.substr(encoded_.size());
+    gather({}, parts - 1);
+  } else {
+    gather(std::move(note), parts);
+  }
 
   const Sequence before = state_.sequence;
   for (const Record& record : records) {

@@ -2,17 +2,26 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <iterator>
 #include <utility>
 
 #include "fmt/format.h"
+#include "platform/deliberate_bug.h"
 
 namespace tensorforge::service {
 namespace {
 
 struct EventApplier {
   State& state;
-  void operator()(registry::Event& event) const { registry::apply(state.registry, std::move(event)); }
+  void operator()(registry::Event& event) const {
+    auto* registered = std::get_if<registry::ModelRegistered>(&event);
+    if (registered != nullptr && deliberate_bug(DeliberateBug::kApplyWithClock)) {
+      registered->model.registered_at =
+          static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
+    }
+    registry::apply(state.registry, std::move(event));
+  }
   void operator()(const gpu_memory::Event& event) const { gpu_memory::apply(state.gpu_memory, event); }
   void operator()(const checkpoint::Event& event) const { checkpoint::apply(state.checkpoint, event); }
   void operator()(const ServerEvent&) const {}  // concerns the log itself: apply_log_facts()

@@ -1,12 +1,15 @@
 // Each level with a few seeds: in a moment, what `tensorforge crashtest` does for as long as one likes.
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "crashtest/level.h"
+#include "crashtest/recovery.h"
+#include "crashtest/world.h"
 #include "storage/crash_point.h"
 #include "tests/storage/log_fixture.h"
 
@@ -57,6 +60,7 @@ TEST(Errors, AreFinalAndLoseNothing) {
 TEST(Errors, OfOpeningCurrentAreNotTakenForDamage) {
   // Of an I/O error there the library says that direct I/O is not supported, which passed for a damaged database.
   run("errors", 64, 1);
+  run("errors", 72, 1);  // the call behind it
 }
 
 TEST(Rot, IsHarmlessOrRefused) {
@@ -68,6 +72,23 @@ TEST(Rot, IsHarmlessOrRefused) {
 
 TEST(Rot, OfTheWholeDirectoryIsToldToClientsThatKnowMore) {
   EXPECT_EQ(run("rot", 64, 1).faults.at("an older copy of the whole directory"), 1U);
+}
+
+TEST(World, GoesOnFromTheSnapshotOfItsLastStop) {
+  const auto disk = std::make_shared<SimulatedDisk>();
+  World world(1);
+  World::Plan plan;
+  plan.requests = 30;
+  plan.takes_snapshots = true;
+  ASSERT_EQ(world.live(disk, plan).end, World::End::kStopped);
+  storage::OpenOptions options;
+  options.data_dir = World::kDataDir;
+  options.file_system = disk;
+  options.check_in_process = true;
+  const Result<Recovery> recovery = open_and_recover(options);
+  ASSERT_TRUE(recovery.ok()) << recovery.status();
+  EXPECT_GT(recovery->directory.snapshot.sequence(), 10U);
+  EXPECT_EQ(recovery->directory.snapshot.sequence(), recovery->state.sequence);
 }
 
 TEST(Levels, DoTheSameWithTheSameSeed) {

@@ -101,7 +101,8 @@ class OracleTest : public testing::Test {
     for (const std::string& record : log.records) frontier.append(record);
     log.head.sequence = log.records.size();
     log.head.root = root_.value_or(frontier.root());
-    return check_history(journal(), kForever - 1, {log, digest_.value_or(fold()), config_, disk_was_full_}, before_);
+    return check_history(journal(), kForever - 1, {log, digest_.value_or(fold()), config_, disk_was_full_, everything_},
+                         before_);
   }
   /// As far as the history is legal: a projection trusts its events.
   Digest fold() const {
@@ -157,7 +158,7 @@ class OracleTest : public testing::Test {
   std::vector<Call> calls_;
   service::Config config_;
   std::optional<Hash> root_;
-  std::optional<Digest> digest_;
+  std::optional<Digest> digest_, everything_;
   std::vector<Digest> before_;
   bool disk_was_full_{};
 };
@@ -280,6 +281,18 @@ TEST_F(OracleTest, FlagsALogThatDoesNotVerify) {
 
 TEST_F(OracleTest, FlagsAStateThatTheLogDoesNotFoldTo) {
   digest_ = Digest{1, 2};
+  expect(Violation::kWrongState);
+}
+
+TEST_F(OracleTest, FlagsAStateThatForgotItsSessions) {
+  service::Replay replay;
+  for (const std::string& record : log_->records) ASSERT_TRUE(replay.add(bytes_of(record)).ok());
+  service::State state = replay.take();
+  everything_ = digest_of_everything(state);
+  EXPECT_TRUE(check().ok()) << text(check());
+  state.sessions = service::Sessions();
+  everything_ = digest_of_everything(state);
+  EXPECT_EQ(state.digest(), fold()) << "it differs in nothing else";
   expect(Violation::kWrongState);
 }
 

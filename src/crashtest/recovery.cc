@@ -1,0 +1,28 @@
+#include "crashtest/recovery.h"
+
+#include <optional>
+#include <utility>
+
+#include "service/fold.h"
+#include "service/recover.h"
+
+namespace tensorforge::crashtest {
+
+Result<Recovery> open_and_recover(storage::OpenOptions options) {
+  std::optional<service::State> loaded;
+  options.load_snapshot = [&loaded](storage::SnapshotReader& reader) {
+    Result<service::State> state = service::load_snapshot(reader);
+    if (!state.ok()) return state.status();
+    loaded = *std::move(state);
+    return absl::OkStatus();
+  };
+  Result<storage::OpenedDirectory> opened = storage::open_data_directory(options);
+  if (!opened.ok()) return opened.status();
+  service::State from;
+  if (opened->snapshot.sequence() > 0) from = *std::move(loaded);
+  Result<service::State> state = service::recover_from(std::move(from), *opened->journal);
+  if (!state.ok()) return state.status();
+  return Recovery{*std::move(opened), *std::move(state)};
+}
+
+}  // namespace tensorforge::crashtest

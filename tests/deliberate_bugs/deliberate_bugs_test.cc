@@ -1,0 +1,113 @@
+// The tester tested: each mistake that is built in has to be found, by the level and within the runs that
+// docs/crash_testing.md says, and the same runs find nothing where it is not made.
+#include <algorithm>
+#include <cstdlib>
+#include <iterator>
+#include <ostream>
+#include <string>
+#include <thread>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "crashtest/tester.h"
+#include "platform/deliberate_bug.h"
+#include "tests/storage/log_fixture.h"
+
+namespace tensorforge::crashtest {
+namespace {
+
+struct Case {
+  DeliberateBug bug{};
+  const char* level{};
+  std::uint64_t first_seed{1};
+};
+
+/// Of one bug, and of no bug: what a level may take in CI.
+constexpr double kSeconds = 40;
+constexpr std::uint64_t kRuns = 4'096;
+
+void PrintTo(const Case& each, std::ostream* out) { *out << to_string(each.bug) << " by " << each.level; }
+
+Result<Report> run(const Case& each, std::uint64_t runs) {
+  const storage::TemporaryDirectory directory;
+  TesterOptions options;
+  options.levels = {each.level};
+  options.seed = each.first_seed;
+  options.seconds = kSeconds;
+  options.runs = runs;
+  options.data_dir = (directory.path() / "test").string();
+  options.jobs = std::max(1U, std::thread::hardware_concurrency());
+  options.stop_at_failure = true;
+  return run_crash_test(options);
+}
+
+/// Which bug the processes that run the level make, while this is there.
+class Made {
+ public:
+  explicit Made(DeliberateBug bug) { ::setenv(kDeliberateBugVariable, std::string(to_string(bug)).c_str(), 1); }
+  ~Made() { ::unsetenv(kDeliberateBugVariable); }
+  Made(const Made&) = delete;
+  Made& operator=(const Made&) = delete;
+};
+
+class DeliberateBugTest : public testing::TestWithParam<Case> {};
+
+TEST_P(DeliberateBugTest, IsFoundAndNothingElse) {
+  const Case& each = GetParam();
+  std::uint64_t needed = 0;
+  {
+    const Made made(each.bug);
+    const Result<Report> report = run(each, kRuns);
+    ASSERT_TRUE(report.ok()) << report.status();
+    const LevelReport& level = report->levels.front();
+    ASSERT_FALSE(level.failures.empty()) << "not found in " << level.runs << " runs, " << level.seconds << " s";
+    const Failure& failure = level.failures.front();
+    needed = failure.seed - each.first_seed + 1;
+    fmt::print("{} is found by {} at seed {}, after {:.1f} s: {}\n", to_string(each.bug), each.level, failure.seed,
+               level.seconds, failure.what.front());
+  }
+  const Result<Report> report = run(each, needed);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->levels.front().runs, needed);
+  for (const Failure& failure : report->levels.front().failures) {
+    ADD_FAILURE() << "without a bug, seed " << failure.seed << ": " << failure.what.front();
+  }
+}
+
+constexpr Case kCases[] = {
+    {DeliberateBug::kReplyBeforeDurable, "power"},
+    {DeliberateBug::kRefusalBeforeDurable, "simulate"},
+    {DeliberateBug::kReadBeforeDurable, "simulate"},
+    {DeliberateBug::kSyncSkipped, "power"},
+    {DeliberateBug::kFailedSyncRetried, "errors"},
+    {DeliberateBug::kRenameWithoutDirectorySync, "power"},
+    {DeliberateBug::kNewDirectoryNotSynced, "power"},
+    {DeliberateBug::kAnchorTooHigh, "kill"},
+    {DeliberateBug::kNoAnchor, "rot"},
+    {DeliberateBug::kTolerateCorruptedTail, "power"},
+    {DeliberateBug::kDatabaseCreatedAgain, "rot"},
+    {DeliberateBug::kHalfACommand, "power"},
+    {DeliberateBug::kAnswersForgotten, "simulate"},
+    {DeliberateBug::kSnapshotOfWrongSequence, "simulate"},
+    {DeliberateBug::kReplayOffByOne, "simulate"},
+    {DeliberateBug::kApplyWithClock, "simulate"},
+};
+
+std::string name_of(const testing::TestParamInfo<Case>& each) {
+  std::string name(to_string(each.param.bug));
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+INSTANTIATE_TEST_SUITE_P(Each, DeliberateBugTest, testing::ValuesIn(kCases), name_of);
+
+TEST(DeliberateBugs, AreAllLookedFor) {
+  for (const DeliberateBug bug : deliberate_bugs()) {
+    const bool looked_for =
+        std::any_of(std::begin(kCases), std::end(kCases), [bug](const Case& each) { return each.bug == bug; });
+    EXPECT_TRUE(looked_for) << to_string(bug);
+  }
+}
+
+}  // namespace
+}  // namespace tensorforge::crashtest
