@@ -3,6 +3,7 @@
 #include <cstring>
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -140,6 +141,33 @@ TEST_F(FullDiskTest, IsFinalAndHarmlessWhereThereIsNoReserve) {
   fill_up(0);
   expect_final_and_harmless(*daemon, load, *client);
 }
+
+/// One sync of the service fails, and the disk is well again: what was written is in doubt all the same.
+class FailingSyncTest : public DiskTest {
+ protected:
+  void SetUp() override {
+    const std::string_view type = TENSORFORGE_BUILD_TYPE;
+    // Their runtimes have to be loaded first.
+    if (type == "Asan" || type == "Tsan") GTEST_SKIP() << "nothing can be preloaded beside a sanitizer";
+  }
+  void expect_one_failed_sync_to_be_final(const std::string& file) {
+    const fs::path trigger = directory_.path() / "trigger", report = directory_.path() / "report";
+    const auto daemon = start({"--reserve", "0"},
+                              {std::string("LD_PRELOAD=") + FAILING_SYNC_PATH, "FAILING_SYNC_FILE=" + file,
+                               "FAILING_SYNC_TRIGGER=" + trigger.string(), "FAILING_SYNC_REPORT=" + report.string()});
+    const auto client = connect();
+    ASSERT_TRUE(client->call(pool_creation()).status.ok());
+    Load load(*client, "m", 16);
+    load.wait_for_answers(300);
+    test::write_bytes(trigger, "");
+    expect_final_and_harmless(*daemon, load, *client);
+    EXPECT_EQ(test::read_bytes(report), "failed\n") << "a sync that failed is never tried again";
+  }
+};
+
+TEST_F(FailingSyncTest, OfTheLogIsFinalAndHarmless) { expect_one_failed_sync_to_be_final(".log"); }
+
+TEST_F(FailingSyncTest, OfTheAnchorIsFinalAndHarmless) { expect_one_failed_sync_to_be_final("HEAD"); }
 
 }  // namespace
 }  // namespace tensorforge
