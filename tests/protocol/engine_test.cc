@@ -141,6 +141,39 @@ TEST(Engine, TheNextGroupGathersWhileOneIsSynced) {
   EXPECT_EQ(bench.replayed().digest(), bench.state().digest());
 }
 
+TEST(Engine, AReadWaitsForTheGroupInFlightAndTheOneGatheringAndForNoMore) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.hello(2, session_hello(SessionId{2}));
+  std::uint64_t written = 0, asked = 0;
+  const auto write = [&] {
+    ++written;
+    bench.command(1, written, register_model("m" + std::to_string(written)));
+  };
+  const auto ask = [&] { bench.query(2, ++asked, query::GetModel{"m1", std::nullopt}); };
+  const auto answered = [&] { return bench.replies(2).size(); };
+  const auto write_group = [&] { return bench.sync() && bench.anchor(); };
+
+  write();  // the first group, in flight
+  ask();
+  EXPECT_EQ(answered(), 0u);
+  write();  // gathers
+  ask();
+  write();  // gathers behind the read
+  ASSERT_TRUE(write_group());
+  EXPECT_EQ(answered(), 1u) << "what rests on the first group leaves with it";
+  write();  // the third group gathers while the second is in flight
+  ask();
+  ASSERT_TRUE(write_group());
+  EXPECT_EQ(answered(), 2u) << "the third group is none of the second read's";
+  for (int n = 0; n < 10; ++n) write();
+  ASSERT_TRUE(write_group());
+  EXPECT_EQ(answered(), 3u);
+  bench.settle();
+  ask();
+  EXPECT_EQ(answered(), 4u) << "at rest a read waits for nothing";
+}
+
 TEST(Engine, ARetryWaitsForTheFirstAndKeepsItsPlace) {
   EngineBench bench;
   bench.hello(1);
