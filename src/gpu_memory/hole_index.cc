@@ -36,7 +36,7 @@ void HoleIndex::insert(const Hole& hole) {
   const unsigned bin = bin_of(hole.size);
   const unsigned group = bin >> kBinBits;
   if (groups_[group] == nullptr) groups_[group] = std::make_unique<Group>();
-  (*groups_[group])[bin % kBins].insert(hole);
+  (*groups_[group])[bin % kBins].insert(nodes_, hole);
   used_bins_[group] |= std::uint64_t{1} << (bin % kBins);
   used_groups_ |= std::uint64_t{1} << group;
   ++count_;
@@ -46,7 +46,7 @@ void HoleIndex::erase(const Hole& hole) {
   const unsigned bin = bin_of(hole.size);
   const unsigned group = bin >> kBinBits;
   Bin& holes = (*groups_[group])[bin % kBins];
-  [[maybe_unused]] const bool found = holes.erase(hole);
+  [[maybe_unused]] const bool found = holes.erase(nodes_, hole);
   assert(found);
   --count_;
   if (!holes.empty()) return;

@@ -74,6 +74,7 @@ class HoleIndex {
   unsigned used_from(unsigned bin) const;
   const Bin& bin_at(unsigned bin) const { return (*groups_[bin >> kBinBits])[bin % kBins]; }
 
+  Bin::Nodes nodes_;
   std::size_t count_{};
   std::uint64_t used_groups_{};
   std::array<std::uint64_t, kGroups> used_bins_{};

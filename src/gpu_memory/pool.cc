@@ -359,7 +359,7 @@ void Pool::index(Block& block) {
   digest_ += block.digest;
   bytes(block.status) += block.size;
   if (block.status != BlockStatus::Cached) return;
-  cached_.insert(to_cached_block(block));
+  cached_.insert(cached_nodes_, to_cached_block(block));
   cached_bytes_[block.priority] += block.size;
 }
 
@@ -367,7 +367,7 @@ void Pool::unindex(Block& block) {
   digest_ -= block.digest;
   bytes(block.status) -= block.size;
   if (block.status != BlockStatus::Cached) return;
-  cached_.erase(to_cached_block(block));
+  cached_.erase(cached_nodes_, to_cached_block(block));
   const auto by_priority = cached_bytes_.find(block.priority);
   by_priority->second -= block.size;
   if (by_priority->second == 0) cached_bytes_.erase(by_priority);

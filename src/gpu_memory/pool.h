@@ -173,6 +173,7 @@ class Pool {
   Placement placement_;
   /// The bytes of Free and Cached blocks; made when the first block of this pool becomes Cached.
   std::optional<FreeSpace> reclaimable_;
+  SummaryTree<Lru>::Nodes cached_nodes_;
   SummaryTree<Lru> cached_;
   std::map<std::int32_t, std::size_t> cached_bytes_;  ///< by priority
   std::size_t settled_{};

@@ -2,15 +2,19 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 #include <memory>
+#include <new>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include <sys/mman.h>
+
 namespace tensorforge::gpu_memory {
 
 /// Memory for objects of one kind that come and go: each stays where it is, and one that was given back is the next
-/// to be handed out. It grows by half and shrinks only when it ends.
+/// to be handed out. It grows by half, by a huge page at the most, and shrinks only when it ends.
 ///
 /// Threads: none.
 template <class T>
@@ -20,10 +24,7 @@ class Slab {
  public:
   template <class... Arguments>
   T* make(Arguments&&... arguments) {
-    if (free_ == nullptr) grow();
-    Cell* const cell = free_;
-    free_ = cell->next;
-    return std::construct_at(reinterpret_cast<T*>(cell), std::forward<Arguments>(arguments)...);
+    return std::construct_at(reinterpret_cast<T*>(take_cell()), std::forward<Arguments>(arguments)...);
   }
   void give_back(T* object) {
     auto* const cell = reinterpret_cast<Cell*>(object);
@@ -36,22 +37,39 @@ class Slab {
     Cell* next;
     std::byte object[sizeof(T)];
   };
+  struct Free {
+    void operator()(Cell* chunk) const { std::free(chunk); }
+  };
+
+  Cell* take_cell() {
+    if (free_ != nullptr) return std::exchange(free_, free_->next);
+    if (fresh_ == fresh_end_) grow();
+    return fresh_++;
+  }
 
   void grow() {
     const std::size_t cells = std::clamp(cells_ / 2, kLeast, kMost);
-    chunks_.push_back(std::make_unique_for_overwrite<Cell[]>(cells));
+    const bool huge = cells == kMost;
+    const std::size_t alignment = huge ? kHugePage : std::max(alignof(Cell), kCacheLine);
+    const std::size_t bytes = (cells * sizeof(Cell) + alignment - 1) / alignment * alignment;
+    auto* const chunk = static_cast<Cell*>(std::aligned_alloc(alignment, bytes));
+    if (chunk == nullptr) throw std::bad_alloc();
+    chunks_.emplace_back(chunk);
+    // A large pool's objects are visited in no order, and with small pages each visit costs a walk through the page
+    // tables too. Where the kernel has none to give, all works as well.
+    if (huge) madvise(chunk, bytes, MADV_HUGEPAGE);
     cells_ += cells;
-    Cell* const chunk = chunks_.back().get();
-    for (std::size_t i = cells; i-- > 0;) {  // the first cell is the first to go
-      chunk[i].next = free_;
-      free_ = &chunk[i];
-    }
+    fresh_ = chunk;
+    fresh_end_ = chunk + cells;
   }
 
-  static constexpr std::size_t kLeast = 16, kMost = 4'096;
-  Cell* free_{};
+  static constexpr std::size_t kCacheLine = 64, kHugePage = std::size_t{2} << 20U;
+  static constexpr std::size_t kLeast = std::max<std::size_t>(1, 1'024 / sizeof(Cell)),
+                               kMost = kHugePage / sizeof(Cell);
+  Cell* free_{};                  ///< given back
+  Cell *fresh_{}, *fresh_end_{};  ///< never handed out
   std::size_t cells_{};
-  std::vector<std::unique_ptr<Cell[]>> chunks_;
+  std::vector<std::unique_ptr<Cell[], Free>> chunks_;
 };
 
 }  // namespace tensorforge::gpu_memory

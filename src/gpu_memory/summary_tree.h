@@ -8,6 +8,8 @@
 #include <optional>
 #include <utility>
 
+#include "gpu_memory/slab.h"
+
 namespace tensorforge::gpu_memory {
 
 /// An ordered set of small keys that finds the first key which satisfies a condition, in O(log n).
@@ -24,6 +26,8 @@ namespace tensorforge::gpu_memory {
 /// Nodes are merged with a neighbour when both together are half full or less, not kept at a strict minimum: the usual
 /// bound on the height holds for sums of neighbours, and a set that shrinks and grows at one place does not thrash. A
 /// key that has been alone since the set was empty needs no node: many sets of one key are cheap.
+///
+/// Nodes come from a `Nodes`, which many trees may share and which outlives them: a tree that ends gives none back.
 ///
 /// Threads: none.
 template <class Traits>
@@ -43,29 +47,28 @@ class SummaryTree {
     std::swap(size_, other.size_);
     return *this;
   }
-  ~SummaryTree() {
-    if (root_.node != nullptr) destroy(root_, height_);
-  }
 
   std::size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
 
+  class Nodes;
+
   /// `key` must not be in the set.
-  void insert(const Key& key) {
+  void insert(Nodes& nodes, const Key& key) {
     if (size_ == 0) {
       root_ = {key, Traits::of(key), nullptr};
       size_ = 1;
       return;
     }
     if (root_.node == nullptr) {
-      auto* const first = new Leaf;
+      auto* const first = nodes.leaves.make();
       first->items[0] = root_.low;
       first->count = 1;
       root_.node = first;
     }
     Child right;
-    if (insert_below(root_, height_, key, right)) {
-      auto* const grown = new Inner;
+    if (insert_below(nodes, root_, height_, key, right)) {
+      auto* const grown = nodes.inners.make();
       grown->items[0] = root_;
       grown->items[1] = right;
       grown->count = 2;
@@ -76,25 +79,25 @@ class SummaryTree {
   }
 
   /// Whether `key` was there.
-  bool erase(const Key& key) {
+  bool erase(Nodes& nodes, const Key& key) {
     if (size_ == 0) return false;
     if (root_.node == nullptr) {
       if (root_.low < key || key < root_.low) return false;
       size_ = 0;
       return true;
     }
-    if (erase_below(root_, height_, key) == Erased::Nothing) return false;
+    if (erase_below(nodes, root_, height_, key) == Erased::Nothing) return false;
     --size_;
     while (height_ > 0 && inner(root_).count == 1) {
       const Child only = inner(root_).items[0];
-      delete &inner(root_);
+      nodes.give_back(&inner(root_));
       root_ = only;
       --height_;
     }
     if (size_ == 0) {
-      destroy(root_, height_);
+      assert(height_ == 0);
+      nodes.give_back(&leaf(root_));
       root_ = {};
-      height_ = 0;
     }
     return true;
   }
@@ -138,6 +141,16 @@ class SummaryTree {
   using Leaf = Node<Key>;
   using Inner = Node<Child>;
 
+ public:
+  class Nodes {
+    friend SummaryTree;
+    void give_back(Leaf* leaf) { leaves.give_back(leaf); }
+    void give_back(Inner* inner) { inners.give_back(inner); }
+    Slab<Leaf> leaves;
+    Slab<Inner> inners;
+  };
+
+ private:
   static Leaf& leaf(const Child& child) { return *static_cast<Leaf*>(child.node); }
   static Inner& inner(const Child& child) { return *static_cast<Inner*>(child.node); }
 
@@ -193,13 +206,14 @@ class SummaryTree {
 
   /// Puts `item` at `at` into the full or not full `node` of `parent`; true: it was split, and `right` is the new half.
   template <class Item>
-  static bool place(Child& parent, Node<Item>& node, std::size_t at, const Item& item, Child& right) {
+  static bool place(Slab<Node<Item>>& slab, Child& parent, Node<Item>& node, std::size_t at, const Item& item,
+                    Child& right) {
     if (node.count < kCapacity) {
       insert_at(node, at, item);
       parent.summary = node.count == 1 ? summary_of(item) : Traits::join(parent.summary, summary_of(item));
       return false;
     }
-    auto* const half = new Node<Item>;
+    auto* const half = slab.make();
     // A full last node that grows at its end is being filled in order: leave it nearly full.
     const std::size_t kept = at == kCapacity ? kCapacity - kCapacity / 8 : kCapacity / 2;
     std::copy(node.items.begin() + kept, node.items.end(), half->items.begin());
@@ -215,19 +229,22 @@ class SummaryTree {
     return true;
   }
 
-  static bool insert_below(Child& parent, unsigned height, const Key& key, Child& right) {
+  static bool insert_below(Nodes& nodes, Child& parent, unsigned height, const Key& key, Child& right) {
     if (key < parent.low) parent.low = key;
-    if (height == 0) return place(parent, leaf(parent), lower_bound(leaf(parent), key), key, right);
+    if (height == 0) return place(nodes.leaves, parent, leaf(parent), lower_bound(leaf(parent), key), key, right);
     Inner& node = inner(parent);
     const std::size_t i = child_for(node, key);
     Child split;
-    if (insert_below(node.items[i], height - 1, key, split) && place(parent, node, i + 1, split, right)) return true;
+    if (insert_below(nodes, node.items[i], height - 1, key, split) &&
+        place(nodes.inners, parent, node, i + 1, split, right)) {
+      return true;
+    }
     parent.summary = Traits::join(parent.summary, Traits::of(key));
     return false;
   }
 
   enum class Erased { Nothing, Unnoticed, Noticed };  ///< noticed: the parent has something to do
-  static Erased erase_below(Child& parent, unsigned height, const Key& key) {
+  static Erased erase_below(Nodes& nodes, Child& parent, unsigned height, const Key& key) {
     if (height == 0) {
       Leaf& node = leaf(parent);
       const std::size_t at = lower_bound(node, key);
@@ -237,12 +254,12 @@ class SummaryTree {
     }
     Inner& node = inner(parent);
     const std::size_t i = child_for(node, key);
-    const Erased below = erase_below(node.items[i], height - 1, key);
+    const Erased below = erase_below(nodes, node.items[i], height - 1, key);
     if (below != Erased::Noticed) return below;
     if (height == 1) {
-      shrink<Leaf>(node, i);
+      shrink<Leaf>(nodes, node, i);
     } else {
-      shrink<Inner>(node, i);
+      shrink<Inner>(nodes, node, i);
     }
     return summarise(parent, node);
   }
@@ -255,25 +272,25 @@ class SummaryTree {
   }
   /// After child `i` of `node` lost something: drops it when empty, or merges it with a neighbour when both are small.
   template <class Kind>
-  static void shrink(Inner& node, std::size_t i) {
+  static void shrink(Nodes& nodes, Inner& node, std::size_t i) {
     const auto count = [&](std::size_t child) { return static_cast<Kind*>(node.items[child].node)->count; };
     if (count(i) == 0) {
-      delete static_cast<Kind*>(node.items[i].node);
+      nodes.give_back(static_cast<Kind*>(node.items[i].node));
       erase_at(node, i);
     } else if (i + 1 < node.count && count(i) + count(i + 1) <= kCapacity / 2) {
-      merge<Kind>(node, i);
+      merge<Kind>(nodes, node, i);
     } else if (i > 0 && count(i - 1) + count(i) <= kCapacity / 2) {
-      merge<Kind>(node, i - 1);
+      merge<Kind>(nodes, node, i - 1);
     }
   }
   template <class Kind>
-  static void merge(Inner& node, std::size_t i) {
+  static void merge(Nodes& nodes, Inner& node, std::size_t i) {
     auto* const left = static_cast<Kind*>(node.items[i].node);
     auto* const right = static_cast<Kind*>(node.items[i + 1].node);
     std::copy(right->items.begin(), right->items.begin() + right->count, left->items.begin() + left->count);
     left->count += right->count;
     node.items[i].summary = Traits::join(node.items[i].summary, node.items[i + 1].summary);
-    delete right;
+    nodes.give_back(right);
     erase_at(node, i + 1);
   }
 
@@ -303,15 +320,6 @@ class SummaryTree {
       if (const auto found = first_below(node.items[i], height - 1, from, condition)) return found;
     }
     return std::nullopt;
-  }
-
-  static void destroy(const Child& child, unsigned height) {
-    if (height == 0) {
-      delete &leaf(child);
-      return;
-    }
-    for (std::size_t i = 0; i < inner(child).count; ++i) destroy(inner(child).items[i], height - 1);
-    delete &inner(child);
   }
 
   Child root_{};

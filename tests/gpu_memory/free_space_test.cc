@@ -116,6 +116,7 @@ TEST(SummaryTreeProperty, AgreesWithASetWhileItGrowsAndShrinks) {
   for (std::uint32_t seed = 1; seed <= 12; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     std::mt19937 random(seed);
+    SummaryTree<LowestRest>::Nodes nodes;
     SummaryTree<LowestRest> tree;
     std::set<std::uint64_t> set;
     const bool ascending = seed % 3 == 0;
@@ -123,13 +124,13 @@ TEST(SummaryTreeProperty, AgreesWithASetWhileItGrowsAndShrinks) {
       const bool grows = (step / 3'000) % 2 == 0;
       const std::uint64_t key = ascending && grows ? step : random() % 20'000;
       if (grows ? random() % 8 != 0 : random() % 8 == 0) {
-        if (set.insert(key).second) tree.insert(key);
+        if (set.insert(key).second) tree.insert(nodes, key);
       } else if (!set.empty()) {
         const auto victim = grows || random() % 2 == 0 ? set.lower_bound(key) : set.begin();
         if (victim == set.end()) {
-          ASSERT_FALSE(tree.erase(key));
+          ASSERT_FALSE(tree.erase(nodes, key));
         } else {
-          ASSERT_TRUE(tree.erase(*victim));
+          ASSERT_TRUE(tree.erase(nodes, *victim));
           set.erase(victim);
         }
       }
@@ -145,7 +146,7 @@ TEST(SummaryTreeProperty, AgreesWithASetWhileItGrowsAndShrinks) {
                 lowest == set.end() ? std::nullopt : std::optional(*lowest));
     }
     while (!set.empty()) {
-      ASSERT_TRUE(tree.erase(*set.begin()));
+      ASSERT_TRUE(tree.erase(nodes, *set.begin()));
       set.erase(set.begin());
     }
     ASSERT_TRUE(tree.empty());
