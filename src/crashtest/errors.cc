@@ -1,5 +1,6 @@
 // The level `errors`: one call of the disk fails, or all behind it, or all are slow. Which call counts up with the seed
 // until a history ends without it.
+#include <algorithm>
 #include <array>
 #include <set>
 #include <string>
@@ -28,6 +29,8 @@ constexpr std::array<const char*, 8> kNames = {
 constexpr std::size_t kRequests = 14;
 /// A run takes every so manieth call; the runs behind it take the others.
 constexpr std::uint64_t kStride = 24;
+/// No history has more calls than this times kStride.
+constexpr std::uint64_t kMostFaults = 64;
 
 bool is_sync(Operation operation) { return operation == Operation::kSync || operation == Operation::kSyncDirectory; }
 bool only_reads(Operation operation) {
@@ -70,8 +73,13 @@ SimulatedDisk::Fault fault_of(Kind kind, std::size_t bytes) {
 /// One history with one fault.
 class FaultyHistory {
  public:
-  FaultyHistory(std::uint64_t world_seed, Kind kind, std::uint64_t at, RunResult& result)
-      : kind_(kind), at_(at), random_(world_seed * 1'000'003 + at), world_(world_seed), result_(result) {}
+  FaultyHistory(std::uint64_t world_seed, Kind kind, std::uint64_t at, const Portion& portion, RunResult& result)
+      : kind_(kind),
+        at_(at),
+        requests_(portion.operations.value_or(kRequests)),
+        random_(world_seed * 1'000'003 + at),
+        world_(world_seed, portion.clients.value_or(World::kClients)),
+        result_(result) {}
 
   /// False: it ended before the fault.
   bool run() {
@@ -100,7 +108,7 @@ class FaultyHistory {
   void live_faulty() {
     std::uint64_t calls = 0, turns = 0;
     std::set<std::string> given_up;
-    World::Plan plan = this->plan(kRequests);
+    World::Plan plan = this->plan(requests_);
     plan.hook = [&](const SimulatedDisk::Call& call) {
       const bool is_anchor_or_log = call.path.ends_with(".log") || call.path.ends_with("/HEAD");
       if (is_sync(call.operation) && is_anchor_or_log && given_up.count(call.path) != 0) {
@@ -164,7 +172,7 @@ class FaultyHistory {
       where_ += ", then a power cut";
     }
     where_ += ", then a restart";
-    const World::Life life = world_.live(disk_, plan(4));
+    const World::Life life = world_.live(disk_, plan(std::min<std::size_t>(4, requests_)));
     result_.recovery_ms.push_back(life.recovery_ms);
     if (life.end != World::End::kStopped) return fail("it did not come back: " + life.why.ToString());
     if (world_.unanswered() > 0) fail(fmt::format("{} requests were never answered", world_.unanswered()));
@@ -177,6 +185,7 @@ class FaultyHistory {
 
   const Kind kind_;
   const std::uint64_t at_;
+  const std::size_t requests_;
   std::mt19937_64 random_;
   World world_;
   RunResult& result_;
@@ -188,15 +197,25 @@ class FaultyHistory {
 
 }  // namespace
 
-RunResult run_errors(std::uint64_t seed, const Scratch&) {
+RunResult run_errors(std::uint64_t seed, const Scratch&, const Portion& portion) {
   const auto kind = static_cast<Kind>(seed % kNames.size());
   const std::uint64_t first = 1 + seed / kNames.size() % kStride;
   const std::uint64_t world_seed = seed / (kNames.size() * kStride);
   RunResult result;
-  for (std::uint64_t at = first; result.failures.empty(); at += kStride) {
-    if (!FaultyHistory(world_seed, kind, at, result).run()) break;
+  const auto happens = [&](std::uint64_t number) {
+    return FaultyHistory(world_seed, kind, first + number * kStride, portion, result).run();
+  };
+  if (!portion.faults) {
+    for (std::uint64_t number = 0; result.failures.empty() && happens(number); ++number) {
+    }
+    return result;
+  }
+  for (const std::uint64_t number : *portion.faults) {
+    if (!result.failures.empty() || !happens(number)) break;
   }
   return result;
 }
+
+Portion whole_errors(std::uint64_t) { return {World::kClients, kRequests, all_faults(kMostFaults)}; }
 
 }  // namespace tensorforge::crashtest

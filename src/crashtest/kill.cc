@@ -30,7 +30,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr milliseconds kStartPatience{30'000}, kEndPatience{30'000};
 constexpr milliseconds kPointPatience{20'000};  ///< for a point under load to be passed often enough
-constexpr std::size_t kEndsOfARun = 5;          ///< beside the first
+constexpr std::size_t kClients = 3;
+constexpr std::size_t kEndsOfARun = 5;  ///< beside the first
 
 /// How one process of the service comes to its end.
 struct End {
@@ -111,17 +112,20 @@ std::string last_lines(const std::string& path) {
 
 class KillRun {
  public:
-  KillRun(std::uint64_t seed, const Scratch& scratch)
+  KillRun(std::uint64_t seed, const Scratch& scratch, const Portion& portion)
       : seed_(seed),
+        portion_(portion),
         random_(seed),
+        program_(scratch.tensorforged),
         directory_(fmt::format("{}/kill-{}", scratch.directory, seed)),
         address_(fmt::format("127.0.0.1:{}", free_port())) {}
 
   RunResult run() {
     std::filesystem::create_directories(directory_);
     const std::vector<End>& first = first_ends();
-    strike_on_the_way(first[seed_ % first.size()]);
-    Result<std::unique_ptr<Load>> load = Load::start({address_, directory_ + "/calls", seed_});
+    if (has_fault(portion_, 0)) strike_on_the_way(first[seed_ % first.size()]);
+    Result<std::unique_ptr<Load>> load =
+        Load::start({address_, directory_ + "/calls", seed_, portion_.clients.value_or(kClients)});
     if (!load.ok()) {
       result_.add_failure(std::string(load.status().message()));
       return std::move(result_);
@@ -129,6 +133,7 @@ class KillRun {
     load_ = *std::move(load);
     const std::vector<End>& later = later_ends();
     for (std::size_t i = 0; i < kEndsOfARun && result_.failures.empty(); ++i) {
+      if (!has_fault(portion_, i + 1)) continue;
       strike_on_the_way(later[(seed_ * kEndsOfARun + i) % later.size()]);
     }
     finish();
@@ -150,8 +155,8 @@ class KillRun {
     if (load_) {
       if (const absl::Status synced = load_->sync(); !synced.ok()) return synced;
     }
-    return ServiceProcess::start({"--data-dir", directory_ + "/data", "--listen", address_}, directory_ + "/errors",
-                                 point);
+    return ServiceProcess::start(program_, {"--data-dir", directory_ + "/data", "--listen", address_},
+                                 directory_ + "/errors", point);
   }
   /// False: it does not serve.
   bool wait_until_ready(ServiceProcess& service) {
@@ -252,8 +257,9 @@ class KillRun {
   }
 
   const std::uint64_t seed_;
+  const Portion& portion_;
   std::mt19937_64 random_;
-  const std::string directory_, address_;
+  const std::string program_, directory_, address_;
   RunResult result_;
   std::unique_ptr<Load> load_;
   Clock::time_point started_;
@@ -262,6 +268,10 @@ class KillRun {
 
 }  // namespace
 
-RunResult run_kill(std::uint64_t seed, const Scratch& scratch) { return KillRun(seed, scratch).run(); }
+RunResult run_kill(std::uint64_t seed, const Scratch& scratch, const Portion& portion) {
+  return KillRun(seed, scratch, portion).run();
+}
+
+Portion whole_kill(std::uint64_t) { return {kClients, std::nullopt, all_faults(1 + kEndsOfARun)}; }
 
 }  // namespace tensorforge::crashtest

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <utility>
 
 #include <fmt/format.h>
@@ -13,15 +14,28 @@ namespace {
 constexpr std::size_t kMaxFailures = 20;
 
 constexpr std::array kLevels = {
-    Level{"power", "the power goes at any write, and the disk keeps any part of what was not synced", run_power},
-    Level{"errors", "a call of the disk fails, or a full or slow disk", run_errors},
-    Level{"rot", "a file of a stopped data directory is damaged, lost or older", run_rot, true, true},
+    Level{"power", "the power goes at any write, and the disk keeps any part of what was not synced", run_power,
+          whole_power},
+    Level{"errors", "a call of the disk fails, or a full or slow disk", run_errors, whole_errors},
+    Level{"rot", "a file of a stopped data directory is damaged, lost or older", run_rot, nullptr, true, false, true},
     Level{"kill", "the real service under load is killed at any place and moment, and while it recovers", run_kill,
-          false},
-    Level{"simulate", "clients, network and service on a virtual clock, and whatever can happen to each", run_simulate},
+          whole_kill, false, true},
+    Level{"simulate", "clients, network and service on a virtual clock, and whatever can happen to each", run_simulate,
+          whole_simulate},
 };
 
 }  // namespace
+
+bool has_fault(const Portion& portion, std::uint64_t number) {
+  if (!portion.faults) return true;
+  return std::find(portion.faults->begin(), portion.faults->end(), number) != portion.faults->end();
+}
+
+std::vector<std::uint64_t> all_faults(std::uint64_t count) {
+  std::vector<std::uint64_t> all(count);
+  std::iota(all.begin(), all.end(), std::uint64_t{0});
+  return all;
+}
 
 void RunResult::add_failure(std::string what) {
   if (failures.size() < kMaxFailures) failures.push_back(std::move(what));
@@ -43,6 +57,7 @@ void RunResult::count(const Verdict& verdict) {
 
 void RunResult::merge(const RunResult& other) {
   for (const auto& [kind, count] : other.faults) faults[kind] += count;
+  for (const auto& [verdict, count] : other.verdicts) verdicts[verdict] += count;
   acknowledged += other.acknowledged;
   refused += other.refused;
   lost += other.lost;

@@ -42,13 +42,17 @@ bool changes_disk(Operation operation) {
   return false;
 }
 
+std::uint64_t cuts_of(std::uint64_t seed) { return 1 + Random(~seed)() % kMaxCuts; }
+
 class PowerRun {
  public:
-  PowerRun(std::uint64_t seed, const Scratch& scratch) : seed_(seed), scratch_(scratch), world_(seed) {}
+  PowerRun(std::uint64_t seed, const Scratch& scratch, const Portion& portion)
+      : seed_(seed), scratch_(scratch), portion_(portion), world_(seed, portion.clients.value_or(World::kClients)) {}
 
   RunResult run() {
-    const std::uint64_t cuts = 1 + Random(~seed_)() % kMaxCuts;
+    const std::uint64_t cuts = cuts_of(seed_);
     for (std::uint64_t i = 1; i <= cuts && result_.failures.empty(); ++i) {
+      if (!has_fault(portion_, i - 1)) continue;
       random_.seed(~(seed_ * (kMaxCuts + 1) + i));  // what one cut does is not up to those before it
       if (one_in(random_, i == 1 ? 4 : 2)) live_and_stop(i);
       if (result_.failures.empty()) live_and_cut(i);
@@ -63,7 +67,7 @@ class PowerRun {
 
   World::Plan plan(std::string where) {
     World::Plan plan;
-    plan.requests = kRequests;
+    plan.requests = portion_.operations.value_or(kRequests);
     plan.takes_snapshots = seed_ % 4 != 0;
     plan.on_recovered = [this, where = std::move(where)](const Recovered& recovered) {
       const Verdict verdict = check_history(world_.calls(), kForever, recovered, before_);
@@ -152,6 +156,7 @@ class PowerRun {
   const std::uint64_t seed_;
   Random random_;
   const Scratch& scratch_;
+  const Portion& portion_;
   World world_;
   std::shared_ptr<SimulatedDisk> disk_ = std::make_shared<SimulatedDisk>();
   std::vector<Digest> before_;  ///< records that are durable for certain
@@ -160,6 +165,10 @@ class PowerRun {
 
 }  // namespace
 
-RunResult run_power(std::uint64_t seed, const Scratch& scratch) { return PowerRun(seed, scratch).run(); }
+RunResult run_power(std::uint64_t seed, const Scratch& scratch, const Portion& portion) {
+  return PowerRun(seed, scratch, portion).run();
+}
+
+Portion whole_power(std::uint64_t seed) { return {World::kClients, kRequests, all_faults(cuts_of(seed))}; }
 
 }  // namespace tensorforge::crashtest

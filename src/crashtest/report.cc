@@ -1,8 +1,11 @@
 #include "crashtest/report.h"
 
 #include <algorithm>
+#include <charconv>
+#include <system_error>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "platform/statistics.h"
 
@@ -29,6 +32,7 @@ Json to_json(const LevelReport& level) {
           {"runs", level.runs},
           {"seconds", level.seconds},
           {"faults", total.faults},
+          {"verdicts", total.verdicts},
           {"acknowledged", total.acknowledged},
           {"refused", total.refused},
           {"lost", total.lost},
@@ -51,8 +55,32 @@ std::uint64_t Report::lost() const {
   return lost;
 }
 
+std::string format_faults(const std::vector<std::uint64_t>& faults) {
+  return faults.empty() ? "none" : fmt::format("{}", fmt::join(faults, ","));
+}
+
+Result<std::vector<std::uint64_t>> parse_faults(std::string_view text) {
+  std::vector<std::uint64_t> faults;
+  if (text == "none") return faults;
+  for (const char *at = text.data(), *const end = at + text.size();; ++at) {
+    std::uint64_t number = 0;
+    const auto [behind, error] = std::from_chars(at, end, number);
+    if (error != std::errc()) break;
+    faults.push_back(number);
+    if (behind == end) return faults;
+    if (*behind != ',') break;
+    at = behind;
+  }
+  return absl::InvalidArgumentError(fmt::format("\"{}\" is not numbers with commas between them, nor none", text));
+}
+
 std::string reproduce_command(const Failure& failure) {
-  return fmt::format("tensorforge crashtest {} --seed {} --runs 1", failure.level, failure.seed);
+  std::string command = fmt::format("tensorforge crashtest {} --seed {} --runs 1", failure.level, failure.seed);
+  const Portion& portion = failure.portion;
+  if (portion.clients) command += fmt::format(" --clients {}", *portion.clients);
+  if (portion.operations) command += fmt::format(" --operations {}", *portion.operations);
+  if (portion.faults) command += " --faults " + format_faults(*portion.faults);
+  return command;
 }
 
 Json to_json(const Report& report) {
@@ -61,8 +89,25 @@ Json to_json(const Report& report) {
   return {{"passed", report.passed()}, {"lost", report.lost()}, {"levels", levels}};
 }
 
+Json to_json(const Portion& portion) {
+  Json json = Json::object();
+  if (portion.clients) json["clients"] = *portion.clients;
+  if (portion.operations) json["operations"] = *portion.operations;
+  if (portion.faults) json["faults"] = *portion.faults;
+  return json;
+}
+
+Portion portion_of(const Json& json) {
+  Portion portion;
+  if (json.contains("clients")) portion.clients = json["clients"].get<std::uint64_t>();
+  if (json.contains("operations")) portion.operations = json["operations"].get<std::uint64_t>();
+  if (json.contains("faults")) portion.faults = json["faults"].get<std::vector<std::uint64_t>>();
+  return portion;
+}
+
 Json to_json(const RunResult& result) {
   return {{"faults", result.faults},
+          {"verdicts", result.verdicts},
           {"acknowledged", result.acknowledged},
           {"refused", result.refused},
           {"lost", result.lost},
@@ -75,6 +120,7 @@ Json to_json(const RunResult& result) {
 RunResult run_result_of(const Json& json) {
   RunResult result;
   json.at("faults").get_to(result.faults);
+  json.at("verdicts").get_to(result.verdicts);
   json.at("acknowledged").get_to(result.acknowledged);
   json.at("refused").get_to(result.refused);
   json.at("lost").get_to(result.lost);

@@ -225,12 +225,12 @@ class Probe {
     static const std::vector<Digest> nothing;
     Inspection found = inspect_directory(
         laid.path(), {history_.world->calls(), kForever - 1, history_.world->config(), nothing, false});
-    result_.recovery_ms.push_back(found.recovery_ms);
+    if (found.opening.ok()) result_.recovery_ms.push_back(found.recovery_ms);
     return found;
   }
 
   void judge_refusal(const absl::Status& refusal, const Laid& laid) {
-    ++result_.faults["verdict: refused"];
+    ++result_.verdicts["refused"];
     const int code = storage::exit_code(refusal);
     if (code != 1 && code != 2)
       fail(fmt::format("taken for something else (exit code {}): {}", code, refusal.ToString()));
@@ -247,11 +247,11 @@ class Probe {
     const bool only_notes = std::all_of(findings.begin(), findings.end(),
                                         [](const Finding& each) { return each.violation == Violation::kLostNote; });
     if (found.verdict.ok()) {
-      ++result_.faults["verdict: harmless"];
+      ++result_.verdicts["harmless"];
     } else if (named) {
-      ++result_.faults["verdict: named while reading"];
+      ++result_.verdicts["named while reading"];
     } else if (only_notes) {
-      ++result_.faults["verdict: a note is missing"];
+      ++result_.verdicts["a note is missing"];
     } else {
       result_.add_findings(found.verdict, where_);
     }
@@ -290,7 +290,7 @@ void roll_back(std::uint64_t seed, RunResult& result) {
 
 }  // namespace
 
-RunResult run_rot(std::uint64_t seed, const Scratch& scratch) {
+RunResult run_rot(std::uint64_t seed, const Scratch& scratch, const Portion&) {
   RunResult result;
   const std::uint64_t history_seed = seed / kRunsOfOneHistory;
   if (seed % kOneRolledBack == 0) {

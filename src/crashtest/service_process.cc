@@ -56,9 +56,9 @@ std::string service_path() {
   return (self.parent_path() / "tensorforged").string();
 }
 
-Result<ServiceProcess> ServiceProcess::start(const std::vector<std::string>& arguments, const std::string& errors_path,
-                                             const std::string& crash_point) {
-  std::vector<std::string> words{service_path()};
+Result<ServiceProcess> ServiceProcess::start(const std::string& program, const std::vector<std::string>& arguments,
+                                             const std::string& errors_path, const std::string& crash_point) {
+  std::vector<std::string> words{program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<std::string> variables;
   for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
@@ -80,8 +80,7 @@ Result<ServiceProcess> ServiceProcess::start(const std::vector<std::string>& arg
     return ServiceProcess(pid, ends[0]);
   }
   close(ends[0]);
-  return absl::InternalError(fmt::format("cannot run {}: {}; the variable TENSORFORGED says where it is", words[0],
-                                         std::generic_category().message(error)));
+  return absl::InternalError(fmt::format("cannot run {}: {}", program, std::generic_category().message(error)));
 }
 
 ServiceProcess::ServiceProcess(ServiceProcess&& other) noexcept

@@ -12,8 +12,8 @@
 
 namespace tensorforge::crashtest {
 
-/// Where the program `tensorforged` is: what the variable TENSORFORGED of the environment says, or else beside this
-/// program.
+/// Where the program `tensorforged` is if nobody says so: what the variable TENSORFORGED of the environment says, or
+/// else beside this program.
 std::string service_path();
 
 /// A process of `tensorforged`.
@@ -22,8 +22,8 @@ std::string service_path();
 class ServiceProcess {
  public:
   /// kInternal: it cannot be started.
-  static Result<ServiceProcess> start(const std::vector<std::string>& arguments, const std::string& errors_path,
-                                      const std::string& crash_point);
+  static Result<ServiceProcess> start(const std::string& program, const std::vector<std::string>& arguments,
+                                      const std::string& errors_path, const std::string& crash_point);
   ServiceProcess(ServiceProcess&& other) noexcept;
   ServiceProcess& operator=(ServiceProcess&&) = delete;
   /// Kills it if it runs.

@@ -10,19 +10,19 @@ namespace {
 /// Every so many seeds a history is made twice, to see that it is the same.
 constexpr std::uint64_t kRepeated = 16;
 
-void note_failure(RunResult& result, const SimulationPlan& plan) {
-  const SimulationPlan smallest = shrink(plan, [](const SimulationPlan& other) { return !simulate(other).ok(); });
-  const SimulationOutcome outcome = simulate(smallest);
-  const std::string where = describe(smallest);
-  result.add_findings(outcome.verdict, where);
-  for (const std::string& problem : outcome.problems) result.add_failure(fmt::format("{}: {}", where, problem));
+SimulationPlan plan_of(std::uint64_t seed, const Portion& portion) {
+  SimulationPlan plan;
+  plan.seed = seed;
+  plan.clients = portion.clients.value_or(plan.clients);
+  plan.operations = portion.operations.value_or(plan.operations);
+  plan.faults = portion.faults;
+  return plan;
 }
 
 }  // namespace
 
-RunResult run_simulate(std::uint64_t seed, const Scratch&) {
-  SimulationPlan plan;
-  plan.seed = seed;
+RunResult run_simulate(std::uint64_t seed, const Scratch&, const Portion& portion) {
+  const SimulationPlan plan = plan_of(seed, portion);
   const SimulationOutcome outcome = simulate(plan);
   RunResult result;
   result.count(outcome.verdict);
@@ -30,11 +30,18 @@ RunResult run_simulate(std::uint64_t seed, const Scratch&) {
     if (outcome.faults[kind] == 0) continue;
     result.faults[std::string(to_string(static_cast<SimulatedFault>(kind)))] = outcome.faults[kind];
   }
-  if (!outcome.ok()) note_failure(result, plan);
+  const std::string where = describe(plan);
+  result.add_findings(outcome.verdict, where);
+  for (const std::string& problem : outcome.problems) result.add_failure(fmt::format("{}: {}", where, problem));
   if (seed % kRepeated == 0 && simulate(plan).trace != outcome.trace) {
     result.add_failure("the same seed made another history");
   }
   return result;
+}
+
+Portion whole_simulate(std::uint64_t seed) {
+  const SimulationPlan plan = plan_of(seed, {});
+  return {plan.clients, plan.operations, all_faults(fault_count(plan))};
 }
 
 }  // namespace tensorforge::crashtest

@@ -4,7 +4,6 @@
 #include <deque>
 #include <limits>
 #include <memory>
-#include <numeric>
 #include <queue>
 #include <random>
 #include <span>
@@ -751,37 +750,6 @@ std::string_view to_string(SimulatedFault fault) {
       "crash",           "stop",           "disk fails", "disk slow",   "disk full",  "connection reset",
       "service unaware", "client unaware", "stall",      "client dies", "clock steps"};
   return kNames[static_cast<std::size_t>(fault)];
-}
-
-SimulationPlan shrink(SimulationPlan failing, const std::function<bool(const SimulationPlan&)>& fails) {
-  if (!failing.faults) {
-    failing.faults.emplace(fault_count(failing));
-    std::iota(failing.faults->begin(), failing.faults->end(), std::size_t{0});
-  }
-  const auto take = [&](const SimulationPlan& smaller) {
-    if (smaller == failing || !fails(smaller)) return false;
-    failing = smaller;
-    return true;
-  };
-  for (bool shrunk = true; shrunk;) {
-    shrunk = false;
-    for (std::size_t i = failing.faults->size(); i-- > 0;) {
-      SimulationPlan smaller = failing;
-      smaller.faults->erase(smaller.faults->begin() + static_cast<std::ptrdiff_t>(i));
-      shrunk |= take(smaller);
-    }
-    for (std::size_t SimulationPlan::*size : {&SimulationPlan::clients, &SimulationPlan::operations}) {
-      // A half at a time, then less and less.
-      for (std::size_t step = failing.*size / 2; step > 0;) {
-        SimulationPlan smaller = failing;
-        smaller.*size -= std::min(step, smaller.*size - 1);
-        const bool taken = take(smaller);
-        shrunk |= taken;
-        if (!taken) step /= 2;
-      }
-    }
-  }
-  return failing;
 }
 
 std::string describe(const SimulationPlan& plan) {

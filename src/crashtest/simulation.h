@@ -3,7 +3,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -37,7 +36,7 @@ struct SimulationPlan {
   std::size_t clients{3};
   std::size_t operations{16};  ///< of each client
   /// Which of the faults that the seed gives happen, by number from 0; nullopt: all.
-  std::optional<std::vector<std::size_t>> faults;
+  std::optional<std::vector<std::uint64_t>> faults;
   bool operator==(const SimulationPlan&) const = default;
 };
 /// How many faults the seed gives.
@@ -60,8 +59,6 @@ struct SimulationOutcome {
 /// like. Nobody but the seed decides anything, so the same plan has the same outcome.
 SimulationOutcome simulate(const SimulationPlan&);
 
-/// A plan that `fails` as `failing` does, and of which no fault, no client and no operation can be left out any more.
-SimulationPlan shrink(SimulationPlan failing, const std::function<bool(const SimulationPlan&)>& fails);
 /// "2 clients, 5 operations of each, faults 0 (crash), 3 (stall)"
 std::string describe(const SimulationPlan&);
 

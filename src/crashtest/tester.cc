@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "crashtest/service_process.h"
+#include "crashtest/shrink.h"
 
 namespace tensorforge::crashtest {
 namespace {
@@ -43,11 +44,19 @@ struct Order {
   std::uint64_t first{}, stride{}, end{};
   double seconds{};
   std::string scratch;
+  Portion portion;
+  std::string tensorforged;
 };
 
 std::string encode(const Order& order) {
-  const Json json = {{"level", order.level}, {"first", order.first},     {"stride", order.stride},
-                     {"end", order.end},     {"seconds", order.seconds}, {"scratch", order.scratch}};
+  const Json json = {{"level", order.level},
+                     {"first", order.first},
+                     {"stride", order.stride},
+                     {"end", order.end},
+                     {"seconds", order.seconds},
+                     {"scratch", order.scratch},
+                     {"portion", to_json(order.portion)},
+                     {"tensorforged", order.tensorforged}};
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -55,7 +64,8 @@ Order decode_order(const std::string& text) {
   const Json json = Json::parse(text);
   return {json.at("level").get<std::string>(),    json.at("first").get<std::uint64_t>(),
           json.at("stride").get<std::uint64_t>(), json.at("end").get<std::uint64_t>(),
-          json.at("seconds").get<double>(),       json.at("scratch").get<std::string>()};
+          json.at("seconds").get<double>(),       json.at("scratch").get<std::string>(),
+          portion_of(json.at("portion")),         json.at("tensorforged").get<std::string>()};
 }
 
 void write_line(const Json& json) {
@@ -85,7 +95,7 @@ int work(const Order& order) {
   for (std::uint64_t seed = order.first; seed < order.end; seed += order.stride) {
     if (seed != order.first && Clock::now() >= end) break;
     write_line({{"seed", seed}});
-    const RunResult result = level->run(seed, {order.scratch});
+    const RunResult result = level->run(seed, {order.scratch, order.tensorforged}, order.portion);
     write_line({{"seed", seed}, {"result", to_json(result)}});
   }
   return 0;
@@ -173,7 +183,9 @@ class Worker {
   void take(std::uint64_t seed, RunResult result) {
     ++report_.runs;
     order_.first = seed + order_.stride;
-    if (!result.failures.empty()) report_.failures.push_back({order_.level, seed, std::exchange(result.failures, {})});
+    if (!result.failures.empty()) {
+      report_.failures.push_back({order_.level, seed, std::exchange(result.failures, {}), order_.portion});
+    }
     report_.total.merge(result);
   }
 
@@ -223,13 +235,23 @@ class Worker {
   bool hung_{};
 };
 
+std::string program_of(const TesterOptions& options) {
+  return options.tensorforged.empty() ? service_path() : options.tensorforged;
+}
+
 absl::Status run_level(const TesterOptions& options, double seconds, const std::string& scratch, LevelReport& report) {
   const auto begin = Clock::now();
   const std::uint64_t runs = options.runs.value_or(std::uint64_t{1} << 40U);
   std::vector<std::unique_ptr<Worker>> workers;
   for (unsigned i = 0; i < std::max(options.jobs, 1U) && i < runs; ++i) {
-    Order order{report.level,        options.seed + i, std::max(options.jobs, 1U),
-                options.seed + runs, seconds,          fmt::format("{}/{}-{}", scratch, report.level, i + 1)};
+    Order order{report.level,
+                options.seed + i,
+                std::max(options.jobs, 1U),
+                options.seed + runs,
+                seconds,
+                fmt::format("{}/{}-{}", scratch, report.level, i + 1),
+                options.portion,
+                program_of(options)};
     workers.push_back(std::make_unique<Worker>(std::move(order), report));
     if (absl::Status status = workers.back()->start(); !status.ok()) return status;
   }
@@ -258,6 +280,37 @@ absl::Status run_level(const TesterOptions& options, double seconds, const std::
   return absl::OkStatus();
 }
 
+/// Of a level, as many as anybody will look at.
+constexpr std::size_t kShrunkFailures = 3;
+
+/// Makes the first failed runs smaller, each try in a process of its own.
+absl::Status shrink_failures(const TesterOptions& options, const std::string& scratch, LevelReport& report) {
+  const Level& level = *find_level(report.level);
+  if (level.whole == nullptr || options.portion != Portion{}) return absl::OkStatus();
+  const auto end = Clock::now() + std::chrono::duration<double>(options.shrink_seconds);
+  absl::Status status;
+  TesterOptions once;
+  once.runs = 1;
+  once.tensorforged = options.tensorforged;
+  for (std::size_t i = 0; i < std::min(report.failures.size(), kShrunkFailures); ++i) {
+    Failure& failure = report.failures[i];
+    once.seed = failure.seed;
+    const auto fails = [&](const Portion& portion) {
+      if (!status.ok() || Clock::now() >= end) return false;
+      LevelReport found;
+      found.level = report.level;
+      once.portion = portion;
+      status = run_level(once, 0, scratch, found);
+      if (!status.ok() || found.failures.empty()) return false;
+      failure = std::move(found.failures.front());
+      return true;
+    };
+    const Portion whole = level.whole(failure.seed);
+    if (fails(whole)) shrink(whole, fails);
+  }
+  return status;
+}
+
 /// Makes the directory, or takes it where it is empty. True: it was made.
 Result<bool> take_directory(const std::string& path) {
   std::error_code error;
@@ -268,13 +321,33 @@ Result<bool> take_directory(const std::string& path) {
             : fmt::format("{} is not empty: name a directory that is, or is not there yet", path));
 }
 
+absl::Status check_levels(const TesterOptions& options) {
+  const bool is_portion = options.portion != Portion{};
+  if (is_portion && options.levels.size() != 1) {
+    return absl::InvalidArgumentError("a run of one level can be made smaller, not of several: name one");
+  }
+  for (const std::string& name : options.levels) {
+    const Level* level = find_level(name);
+    if (level == nullptr) return absl::InvalidArgumentError(fmt::format("there is no level \"{}\"", name));
+    if (is_portion && level->whole == nullptr) {
+      return absl::InvalidArgumentError(fmt::format("a run of the level {} cannot be made smaller", name));
+    }
+    const std::string program = program_of(options);
+    if (level->runs_service && ::access(program.c_str(), X_OK) != 0) {
+      return absl::InvalidArgumentError(
+          fmt::format("the level {} needs the program tensorforged, and {} is none that can be run: say where it is "
+                      "(--tensorforged)",
+                      name, program));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 Result<Report> run_crash_test(const TesterOptions& options) {
   if (!main_answers) return absl::InternalError("main() does not call run_crash_worker_if_asked()");
-  for (const std::string& name : options.levels) {
-    if (find_level(name) == nullptr) return absl::InvalidArgumentError(fmt::format("there is no level \"{}\"", name));
-  }
+  if (absl::Status status = check_levels(options); !status.ok()) return status;
   const Result<bool> made = take_directory(options.data_dir);
   if (!made.ok()) return made.status();
 
@@ -288,6 +361,7 @@ Result<Report> run_crash_test(const TesterOptions& options) {
     level.first_seed = options.seed;
     status = run_level(options, seconds_left / static_cast<double>(options.levels.size() - i), options.data_dir, level);
     seconds_left = std::max(0.0, seconds_left - level.seconds);
+    if (status.ok()) status = shrink_failures(options, options.data_dir, level);
   }
   if (*made) {
     std::error_code ignored;

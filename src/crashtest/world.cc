@@ -223,7 +223,7 @@ class World::Service {
   bool stopping_{};
 };
 
-World::World(std::uint64_t seed) : random_(seed), now_{kStart, 5'000'000} {
+World::World(std::uint64_t seed, std::size_t clients) : random_(seed), now_{kStart, 5'000'000}, clients_(clients) {
   config_.touch_granularity_ms = 50;
   for (std::size_t i = 0; i < clients_.size(); ++i) {
     Client& client = clients_[i];

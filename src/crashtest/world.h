@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -31,8 +30,9 @@ class World {
  public:
   /// The data directory, on every disk.
   static constexpr const char* kDataDir = "/data";
+  static constexpr std::size_t kClients = 3;
 
-  explicit World(std::uint64_t seed);
+  explicit World(std::uint64_t seed, std::size_t clients = kClients);
   ~World();
 
   struct Plan {
@@ -93,7 +93,7 @@ class World {
   service::Now now_;
   CallJournal calls_;
   Workload workload_;
-  std::array<Client, 3> clients_;
+  std::vector<Client> clients_;
   std::size_t open_{};
   protocol::ConnectionId last_connection_{};
   std::vector<std::string> complaints_;

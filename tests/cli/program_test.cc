@@ -642,6 +642,7 @@ TEST(HelpTest, EveryNounAndVerbHasHelpWithAnExample) {
       {"log", {"tail", "show", "history", "replay", "verify"}},
       {"server", {"status", "accept-clock"}},
       {"bench", {}},
+      {"crashtest", {}},
   };
   const auto expect_help = [](Arguments arguments, const std::string& example) {
     SCOPED_TRACE(::testing::PrintToString(arguments));

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -20,7 +21,7 @@ RunResult run(const char* level, std::uint64_t first_seed, std::uint64_t seeds) 
   const storage::TemporaryDirectory directory;
   RunResult all;
   for (std::uint64_t seed = first_seed; seed < first_seed + seeds; ++seed) {
-    const RunResult one = find_level(level)->run(seed, {directory.path().string()});
+    const RunResult one = find_level(level)->run(seed, {directory.path().string(), TENSORFORGED_PATH}, {});
     for (const std::string& failure : one.failures) ADD_FAILURE() << level << " --seed " << seed << ": " << failure;
     all.merge(one);
   }
@@ -66,8 +67,8 @@ TEST(Errors, OfOpeningCurrentAreNotTakenForDamage) {
 TEST(Rot, IsHarmlessOrRefused) {
   // Each kind of damage, to some of the files.
   const RunResult all = run("rot", 1, 30);
-  EXPECT_GT(all.faults.at("verdict: refused"), 3U);
-  EXPECT_GT(all.faults.at("verdict: harmless"), 0U);
+  EXPECT_GT(all.verdicts.at("refused"), 3U);
+  EXPECT_GT(all.verdicts.at("harmless"), 0U);
 }
 
 TEST(Rot, OfTheWholeDirectoryIsToldToClientsThatKnowMore) {
@@ -89,6 +90,31 @@ TEST(World, GoesOnFromTheSnapshotOfItsLastStop) {
   ASSERT_TRUE(recovery.ok()) << recovery.status();
   EXPECT_GT(recovery->directory.snapshot.sequence(), 10U);
   EXPECT_EQ(recovery->directory.snapshot.sequence(), recovery->state.sequence);
+}
+
+TEST(Levels, CarryOutAPortionOfARun) {
+  const storage::TemporaryDirectory directory;
+  for (const Level& level : levels()) {
+    if (level.whole == nullptr || !level.repeats_exactly) continue;
+    SCOPED_TRACE(level.name);
+    std::uint64_t seed = 1;
+    while (level.whole(seed).faults->size() < 2) ++seed;
+    const auto faults_of = [&](const Portion& portion) {
+      const RunResult result = level.run(seed, {directory.path().string(), TENSORFORGED_PATH}, portion);
+      EXPECT_THAT(result.failures, testing::IsEmpty());
+      std::uint64_t sum = 0;
+      for (const auto& [kind, count] : result.faults) sum += count;
+      return std::pair(sum, result.acknowledged);
+    };
+    const Portion whole = level.whole(seed);
+    EXPECT_EQ(faults_of(whole), faults_of({})) << "all of it, said or not";
+    Portion part = whole;
+    part.faults->pop_back();
+    EXPECT_LE(faults_of(part).first, faults_of(whole).first);
+    const Portion least{1, 1, std::vector<std::uint64_t>()};
+    EXPECT_EQ(faults_of(least).first, 0U);
+    EXPECT_LT(faults_of(least).second, faults_of(whole).second);
+  }
 }
 
 TEST(Levels, DoTheSameWithTheSameSeed) {

@@ -59,9 +59,30 @@ TEST_F(TesterTest, KnowsItsLevels) {
   EXPECT_TRUE(absl::IsInvalidArgument(run_crash_test(asked).status()));
 }
 
+TEST_F(TesterTest, MakesOnlyOneLevelSmaller) {
+  TesterOptions asked = options(1);
+  asked.portion.clients = 1;
+  EXPECT_TRUE(absl::IsInvalidArgument(run_crash_test(asked).status())) << "two levels";
+  asked.levels = {"rot"};
+  EXPECT_TRUE(absl::IsInvalidArgument(run_crash_test(asked).status())) << "one damage is one damage";
+  asked.levels = {"power"};
+  EXPECT_TRUE(run_crash_test(asked).ok());
+}
+
+TEST_F(TesterTest, SaysThatThereIsNoService) {
+  TesterOptions asked = options(1);
+  asked.levels = {"kill"};
+  asked.tensorforged = "/nowhere/tensorforged";
+  const Result<Report> report = run_crash_test(asked);
+  EXPECT_TRUE(absl::IsInvalidArgument(report.status())) << report.status();
+  EXPECT_NE(report.status().message().find("/nowhere/tensorforged"), absl::string_view::npos);
+  EXPECT_TRUE(fs::is_empty(directory_.path()));
+}
+
 TEST(ReportTest, CarriesEverything) {
   RunResult run;
   run.faults = {{"power cut", 2}};
+  run.verdicts = {{"harmless", 1}};
   run.acknowledged = 5;
   run.refused = 4;
   run.lost = 1;
@@ -78,13 +99,19 @@ TEST(ReportTest, CarriesEverything) {
   level.runs = 1;
   level.total = run;
   EXPECT_TRUE(report.passed());
-  level.failures.push_back({"power", 77, run.failures});
+  level.failures.push_back({"power", 77, run.failures, {}});
   EXPECT_FALSE(report.passed());
   EXPECT_EQ(report.lost(), 1U);
   const Json json = to_json(report);
   EXPECT_EQ(json["levels"][0]["faults"]["power cut"], 2);
   EXPECT_EQ(json["levels"][0]["recoveries"]["p50_ms"], 2.0);
   EXPECT_EQ(json["levels"][0]["failures"][0]["reproduce"], "tensorforge crashtest power --seed 77 --runs 1");
+  level.failures.front().portion = {2, 5, std::vector<std::uint64_t>{0, 3}};
+  EXPECT_EQ(reproduce_command(level.failures.front()),
+            "tensorforge crashtest power --seed 77 --runs 1 --clients 2 --operations 5 --faults 0,3");
+  const Portion portion = level.failures.front().portion;
+  EXPECT_EQ(portion_of(Json::parse(to_json(portion).dump())), portion);
+  EXPECT_EQ(portion_of(to_json(Portion{})), Portion{});
   EXPECT_FALSE(Report{{LevelReport{}}}.passed()) << "a level that never ran proves nothing";
 }
 

@@ -4,15 +4,19 @@
 #include <cstdlib>
 #include <iterator>
 #include <ostream>
+#include <sstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "crashtest/tester.h"
 #include "platform/deliberate_bug.h"
 #include "tests/storage/log_fixture.h"
+#include "tests/support/programs.h"
 
 namespace tensorforge::crashtest {
 namespace {
@@ -29,7 +33,7 @@ constexpr std::uint64_t kRuns = 4'096;
 
 void PrintTo(const Case& each, std::ostream* out) { *out << to_string(each.bug) << " by " << each.level; }
 
-Result<Report> run(const Case& each, std::uint64_t runs) {
+Result<Report> run(const Case& each, std::uint64_t runs, double shrink_seconds = 0) {
   const storage::TemporaryDirectory directory;
   TesterOptions options;
   options.levels = {each.level};
@@ -39,6 +43,8 @@ Result<Report> run(const Case& each, std::uint64_t runs) {
   options.data_dir = (directory.path() / "test").string();
   options.jobs = std::max(1U, std::thread::hardware_concurrency());
   options.stop_at_failure = true;
+  options.tensorforged = TENSORFORGED_PATH;
+  options.shrink_seconds = shrink_seconds;
   return run_crash_test(options);
 }
 
@@ -100,6 +106,45 @@ std::string name_of(const testing::TestParamInfo<Case>& each) {
   return name;
 }
 INSTANTIATE_TEST_SUITE_P(Each, DeliberateBugTest, testing::ValuesIn(kCases), name_of);
+
+/// One for each level whose runs can be made smaller.
+constexpr Case kShrunk[] = {
+    {DeliberateBug::kHalfACommand, "power", 22},
+    {DeliberateBug::kFailedSyncRetried, "errors", 33},
+    {DeliberateBug::kAnchorTooHigh, "kill"},
+    {DeliberateBug::kSnapshotOfWrongSequence, "simulate"},
+};
+
+class ShrunkFailureTest : public testing::TestWithParam<Case> {};
+
+TEST_P(ShrunkFailureTest, IsSeenAgainByItsCommand) {
+  const Case& each = GetParam();
+  std::vector<std::string> command;
+  {
+    const Made made(each.bug);
+    const Result<Report> report = run(each, 20, 30);
+    ASSERT_TRUE(report.ok()) << report.status();
+    ASSERT_FALSE(report->levels.front().failures.empty());
+    const Failure& failure = report->levels.front().failures.front();
+    const Portion whole = find_level(each.level)->whole(failure.seed);
+    EXPECT_LT(failure.portion.faults->size(), whole.faults->size());
+    EXPECT_LE(failure.portion.clients, whole.clients);
+    EXPECT_LE(failure.portion.operations, whole.operations);
+    fmt::print("{}\n", reproduce_command(failure));
+
+    std::istringstream words(reproduce_command(failure));
+    command.assign(std::istream_iterator<std::string>(words), {});
+    command.front() = TENSORFORGE_PROGRAM;
+    command.insert(command.end(), {"--tensorforged", TENSORFORGED_PATH});
+    const test::Ran again = test::run_program(command);
+    EXPECT_EQ(again.exit_code, 5) << again.out << again.err;
+    EXPECT_THAT(again.out, testing::HasSubstr("A PROMISE WAS BROKEN."));
+  }
+  const test::Ran without = test::run_program(command);
+  EXPECT_EQ(without.exit_code, 0) << without.out << without.err;
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, ShrunkFailureTest, testing::ValuesIn(kShrunk), name_of);
 
 TEST(DeliberateBugs, AreAllLookedFor) {
   for (const DeliberateBug bug : deliberate_bugs()) {

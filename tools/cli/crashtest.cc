@@ -2,25 +2,28 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "crashtest/html_report.h"
 #include "crashtest/tester.h"
 #include "program.h"
 
 namespace tensorforge::cli {
 namespace {
 
-constexpr std::uint64_t kMaxSeconds = 30ULL * 86'400, kMaxJobs = 256;
+constexpr std::uint64_t kMaxSeconds = 30ULL * 86'400, kMaxJobs = 256, kMaxClients = 100, kMaxOperations = 100'000;
 
 struct CrashTest {
   std::vector<std::string> levels;
   std::uint64_t seed{1}, seconds{10}, jobs{std::max(1U, std::thread::hardware_concurrency())};
   std::optional<std::uint64_t> runs;
-  std::string data_dir;
+  std::string data_dir, tensorforged, html;
+  crashtest::Portion portion;
 };
 
 /// A new directory under the one for temporary files, gone with this.
@@ -84,6 +87,9 @@ void show(Context& context, const crashtest::Report& report) {
     for (const auto& [kind, count] : level.total.faults) {
       context.out().line(fmt::format("{}: {} x {}", level.level, count, kind));
     }
+    for (const auto& [verdict, count] : level.total.verdicts) {
+      context.out().line(fmt::format("{}: {} x {}", level.level, count, verdict));
+    }
   }
   for (const crashtest::LevelReport& level : report.levels) {
     for (const crashtest::Failure& failure : level.failures) {
@@ -96,7 +102,16 @@ void show(Context& context, const crashtest::Report& report) {
                                      : "A PROMISE WAS BROKEN.");
 }
 
+/// Before the test, which may take long.
+std::optional<std::ofstream> open_html(const std::string& path) {
+  if (path.empty()) return std::nullopt;
+  std::ofstream file(path, std::ios::binary);
+  if (!file) throw wrong_usage(fmt::format("cannot write --html {}", path));
+  return file;
+}
+
 void crash_test(Context& context, const CrashTest& asked) {
+  std::optional<std::ofstream> html = open_html(asked.html);
   std::optional<TemporaryPlace> temporary;
   crashtest::TesterOptions options;
   options.levels = asked.levels;
@@ -107,6 +122,8 @@ void crash_test(Context& context, const CrashTest& asked) {
   options.seconds = static_cast<double>(asked.seconds);
   options.runs = asked.runs;
   options.jobs = static_cast<unsigned>(asked.jobs);
+  options.tensorforged = asked.tensorforged;
+  options.portion = asked.portion;
   options.data_dir = asked.data_dir.empty() ? temporary.emplace().path() : asked.data_dir;
   std::string level;
   std::optional<Progress> progress;
@@ -119,6 +136,9 @@ void crash_test(Context& context, const CrashTest& asked) {
   progress.reset();
   if (!report.ok()) throw wrong_usage(std::string(report.status().message()));
   show(context, *report);
+  if (html && !(*html << crashtest::to_html(*report)).flush()) {
+    throw wrong_usage(fmt::format("cannot write --html {}", asked.html));
+  }
   if (report->passed()) return;
   std::size_t failed = 0;
   for (const crashtest::LevelReport& each : report->levels) failed += each.failures.size();
@@ -153,7 +173,10 @@ void add_crashtest(CLI::App& app, Program& program) {
     footer += fmt::format("  {:8}{}\n", level.name, level.description);
   }
   footer +=
-      "\nExit code 5: a promise was broken; the report has the seed of each such run, which repeats it exactly.\n\n"
+      "\nExit code 5: a promise was broken. The first such runs of each level are made smaller, to what still fails, "
+      "and\n"
+      "the report has the command that repeats each: --clients, --operations and --faults leave something out of "
+      "it.\n\n"
       "Example:\n  tensorforge crashtest power rot --seconds 60 --data-dir /mnt/new-disk/test";
   command.fallthrough()->footer(footer);
   command
@@ -175,6 +198,15 @@ void add_crashtest(CLI::App& app, Program& program) {
   verb.value("--jobs", asked->jobs, parse_positive<kMaxJobs>, "Processes at a time; default: one for each core");
   verb.text("--data-dir", asked->data_dir,
             "Test the disk under DIR, which is empty or not there yet; default: a temporary directory");
+  verb.text("--tensorforged", asked->tensorforged,
+            "The program that `kill` runs; default: $TENSORFORGED, or else the one beside this program");
+  verb.text("--html", asked->html, "Write the report to FILE too, as one page with a plot of the times of recovery");
+  verb.value("--clients", asked->portion.clients, parse_positive<kMaxClients>,
+             "So many clients, in runs of one LEVEL that are made smaller");
+  verb.value("--operations", asked->portion.operations, parse_positive<kMaxOperations>,
+             "So many requests: in `simulate` of each client, else in each life of the service");
+  verb.value("--faults", asked->portion.faults, crashtest::parse_faults,
+             "Only these of its faults, by number from 0 (0,3), or none");
   verb.run([asked](Context& context) { crash_test(context, *asked); });
 }
 
