@@ -269,6 +269,13 @@ Result<std::unique_ptr<SnapshotReader>> SnapshotStore::open(Sequence sequence) c
       fmt::format("{}: it says that it is of sequence {}", path(sequence), (*reader)->head().at.sequence()));
 }
 
+Result<std::uint64_t> SnapshotStore::bytes(Sequence sequence) const {
+  std::uint64_t bytes = 0;
+  const rocksdb::IOStatus status = files_->GetFileSize(path(sequence), kIo, &bytes, nullptr);
+  if (!status.ok()) return to_status(status, fmt::format("look at {}", path(sequence)));
+  return bytes;
+}
+
 Result<std::unique_ptr<SnapshotWriter>> SnapshotStore::create(const SnapshotHead& head) const {
   const Result<bool> there = file_exists(*files_, directory_);
   if (!there.ok()) return there.status();

@@ -98,9 +98,11 @@ class SnapshotStore {
   Result<std::vector<Sequence>> list() const;
   std::string path(Sequence) const;
   Result<std::unique_ptr<SnapshotReader>> open(Sequence) const;
+  /// Of its file. kDataLoss: there is none.
+  Result<std::uint64_t> bytes(Sequence) const;
   /// Makes the directory if it is missing.
   Result<std::unique_ptr<SnapshotWriter>> create(const SnapshotHead&) const;
-  /// Deletes those that are_superseded() names, and what crashes left unfinished. Nobody may be writing.
+  /// Deletes those that superseded() names, and what crashes left unfinished. Nobody may be writing.
   absl::Status prune() const;
 
  private:
