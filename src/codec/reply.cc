@@ -356,10 +356,10 @@ Offset<wire::Status> write(Writer& w, const result::Status& value) {
                             &log_id, value.verified_to, &root, version, ack, value.started_at, value.time, value.models,
                             value.model_versions, value.pools, value.live_blocks, value.checkpoints, value.sessions,
                             value.connections, value.refused, changes_refused_because, value.group_commit_p50_us,
-                            value.group_commit_p99_us);
+                            value.group_commit_p99_us, value.snapshot_sequence);
 }
 result::Status read(Reader& r, const wire::Status* table) {
-  if (!r.enter(table, "Status", wire::Status::VT_GROUP_COMMIT_P99_US)) return {};
+  if (!r.enter(table, "Status", wire::Status::VT_SNAPSHOT_SEQUENCE)) return {};
   return {.sequence = table->sequence(),
           .anchored_sequence = table->anchored_sequence(),
           .state_digest = r.text(table->state_digest(), "state digest"),
@@ -381,7 +381,16 @@ result::Status read(Reader& r, const wire::Status* table) {
           .refused = table->refused(),
           .changes_refused_because = r.text(table->changes_refused_because(), "changes refused because"),
           .group_commit_p50_us = table->group_commit_p50_us(),
-          .group_commit_p99_us = table->group_commit_p99_us()};
+          .group_commit_p99_us = table->group_commit_p99_us(),
+          .snapshot_sequence = table->snapshot_sequence()};
+}
+
+Offset<wire::SnapshotTaken> write(Writer& w, const result::SnapshotTaken& value) {
+  return wire::CreateSnapshotTaken(w.builder(), value.sequence, value.bytes);
+}
+result::SnapshotTaken read(Reader& r, const wire::SnapshotTaken* table) {
+  if (!r.enter(table, "SnapshotTaken", wire::SnapshotTaken::VT_BYTES)) return {};
+  return {.sequence = table->sequence(), .bytes = table->bytes()};
 }
 
 // ---- replies; those to the commands of a Batch stand in the reply to the Batch
@@ -418,7 +427,7 @@ ReplyResult read_result(Reader& r, const wire::Reply* table) {
                   wire::Moves, wire::Collected, wire::BatchResult, wire::Done, wire::Models, wire::Versions,
                   wire::ValidationFound, wire::Number, wire::Verdict, wire::BestModelFound, wire::Pools,
                   wire::PoolStats, wire::Blocks, wire::Checkpoints, wire::Chain, wire::Due, wire::Policy,
-                  wire::LogRecords, wire::LogVerified, wire::Status>(
+                  wire::LogRecords, wire::LogVerified, wire::Status, wire::SnapshotTaken>(
       table->result_type(), table->result(), "result", [&r](const auto* member) { return read(r, member); });
 }
 

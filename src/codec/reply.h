@@ -154,7 +154,13 @@ struct Status {
   std::uint64_t models{}, model_versions{}, pools{}, live_blocks{}, checkpoints{}, sessions{}, connections{}, refused{};
   std::string changes_refused_because;  ///< empty: changes are accepted
   std::uint32_t group_commit_p50_us{}, group_commit_p99_us{};
+  Sequence snapshot_sequence{};  ///< of the newest snapshot that is known to be whole; 0: there is none
   bool operator==(const Status&) const = default;
+};
+struct SnapshotTaken {
+  Sequence sequence{};
+  std::uint64_t bytes{};  ///< of its file
+  bool operator==(const SnapshotTaken&) const = default;
 };
 }  // namespace result
 
@@ -163,7 +169,7 @@ using ReplyResult =
                  result::Moves, result::Collected, result::BatchResult, result::Models, result::Versions,
                  result::ValidationFound, result::Number, result::Verdict, result::BestModelFound, result::Pools,
                  result::PoolStats, result::Blocks, result::Checkpoints, result::Chain, result::Due, result::Policy,
-                 result::LogRecords, result::LogVerified, result::Status>;
+                 result::LogRecords, result::LogVerified, result::Status, result::SnapshotTaken>;
 
 struct Welcome {
   std::uint16_t protocol{1};

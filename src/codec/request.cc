@@ -550,6 +550,14 @@ query::GetStatus read(Reader& r, const wire::GetStatus* table) {
   return {};
 }
 
+Offset<wire::TakeSnapshot> write(Writer& w, const query::TakeSnapshot&) {
+  return wire::CreateTakeSnapshot(w.builder());
+}
+query::TakeSnapshot read(Reader& r, const wire::TakeSnapshot* table) {
+  r.enter(table, "TakeSnapshot", wire::TakeSnapshot::VT_RESERVED);
+  return {};
+}
+
 Member<wire::Query> write_query(Writer& w, const Query& query) {
   return std::visit([&w](const auto& q) { return as_member<wire::QueryTraits>(write(w, q)); }, query);
 }
@@ -560,8 +568,8 @@ Query read_query(Reader& r, const wire::Request* request) {
                   wire::PlanDefragment, wire::GetCheckpoint, wire::ListCheckpoints, wire::LatestCheckpoint,
                   wire::FindRestorePoint, wire::RestorationChain, wire::ValidateCheckpoint, wire::CheckpointDue,
                   wire::FindCheckpoints, wire::GetPolicy, wire::ReadLog, wire::ReadHistory, wire::VerifyLog,
-                  wire::GetStatus>(request->query_type(), request->query(), "query",
-                                   [&r](const auto* member) { return read(r, member); });
+                  wire::GetStatus, wire::TakeSnapshot>(request->query_type(), request->query(), "query",
+                                                       [&r](const auto* member) { return read(r, member); });
 }
 
 // ---- frames

@@ -172,6 +172,9 @@ struct VerifyLog {
 struct GetStatus {
   bool operator==(const GetStatus&) const = default;
 };
+struct TakeSnapshot {
+  bool operator==(const TakeSnapshot&) const = default;
+};
 }  // namespace query
 
 using Query =
@@ -180,7 +183,8 @@ using Query =
                  query::GetPoolStats, query::ListBlocks, query::GetBlock, query::BlocksForTensor, query::PlanDefragment,
                  query::GetCheckpoint, query::ListCheckpoints, query::LatestCheckpoint, query::FindRestorePoint,
                  query::RestorationChain, query::ValidateCheckpoint, query::CheckpointDue, query::FindCheckpoints,
-                 query::GetPolicy, query::ReadLog, query::ReadHistory, query::VerifyLog, query::GetStatus>;
+                 query::GetPolicy, query::ReadLog, query::ReadHistory, query::VerifyLog, query::GetStatus,
+                 query::TakeSnapshot>;
 
 struct Hello {
   std::uint16_t lowest_protocol{1}, highest_protocol{1};

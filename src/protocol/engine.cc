@@ -519,18 +519,23 @@ void Engine::on_query(Connection& connection, const Request& request, const Quer
   if (std::holds_alternative<query::GetStatus>(query)) {
     return answer(connection, request.correlation_id, status_reply());
   }
-  if (!std::holds_alternative<query::VerifyLog>(query)) {
+  const bool verifies = std::holds_alternative<query::VerifyLog>(query);
+  if (!verifies && !std::holds_alternative<query::TakeSnapshot>(query)) {
     if (deliberate_bug(DeliberateBug::kReadBeforeDurable)) {
       return answer_too_early(connection, request.correlation_id, service_.answer(query));
     }
     return answer(connection, request.correlation_id, service_.answer(query));
   }
-  const bool verifies = std::any_of(reads_.begin(), reads_.end(), [](const auto& read) {
-    return std::holds_alternative<query::VerifyLog>(read.second.what);
+  const bool is_under_way = std::any_of(reads_.begin(), reads_.end(), [&](const auto& read) {
+    return verifies ? std::holds_alternative<query::VerifyLog>(read.second.what)
+                    : std::holds_alternative<service::TakeSnapshot>(read.second.what);
   });
-  if (!verifies) return read_when_ready(query::VerifyLog{});
-  answer(connection, request.correlation_id,
-         refusal(absl::ResourceExhaustedError("a verification of the log is under way: wait for it")));
+  if (is_under_way) {
+    return answer(connection, request.correlation_id,
+                  refusal(absl::ResourceExhaustedError(fmt::format(
+                      "{} is under way: wait for it", verifies ? "a verification of the log" : "a snapshot"))));
+  }
+  verifies ? read_when_ready(query::VerifyLog{}) : read_when_ready(service::TakeSnapshot{service_.seal()});
 }
 
 // ---- answers
@@ -726,6 +731,7 @@ Reply Engine::status_reply() const {
   status.changes_refused_because = service_.changes_refused_because();
   status.group_commit_p50_us = group_commits_.percentile(50);
   status.group_commit_p99_us = group_commits_.percentile(99);
+  status.snapshot_sequence = snapshot_;
   Reply reply;
   reply.sequence = status.sequence;
   reply.incarnation = status.incarnation;

@@ -75,10 +75,10 @@ struct Effects {
   std::vector<ConnectionId> pauses;     ///< stop reading from these ...
   std::vector<ConnectionId> resumes;    ///< ... and read from these again
   std::optional<storage::Group> group;  ///< for Journal::submit()
-  std::vector<Read> reads;              ///< for another thread: service::run_read(); a VerifyLog takes very long
-  std::vector<std::string> warnings;    ///< for the service's log
-  bool more_work{};                     ///< call on_turn() soon, after other input had its chance
-  std::optional<int> exit_code;         ///< nothing is left to do: end the process with this
+  std::vector<Read> reads;  ///< for another thread: service::run_read(); VerifyLog and TakeSnapshot take very long
+  std::vector<std::string> warnings;  ///< for the service's log
+  bool more_work{};                   ///< call on_turn() soon, after other input had its chance
+  std::optional<int> exit_code;       ///< nothing is left to do: end the process with this
 };
 
 /// The whole service as a state machine: bytes, completions and ticks go in, bytes, groups and reads come out.
@@ -121,6 +121,8 @@ class Engine {
   /// The answer of an Effects::Read, from service::run_read().
   void on_read_done(ReadId, Reply reply);
   void on_free_bytes(std::uint64_t bytes) { service_.on_free_bytes(bytes); }
+  /// For `server status`: this snapshot is there, and whole.
+  void on_snapshot(Sequence of) { snapshot_ = std::max(snapshot_, of); }
   /// For `server status`: the log was checked in full up to here.
   void on_verified(Sequence to) { verified_to_ = std::max(verified_to_, to); }
 
@@ -238,6 +240,7 @@ class Engine {
   Boundary told_;                    ///< the last boundary that is durable
   std::deque<Boundary> boundaries_;  ///< those that are not yet
   Sequence verified_to_{};
+  Sequence snapshot_{};
   GroupCommits group_commits_;
   absl::Status journal_status_;
   struct Ending {

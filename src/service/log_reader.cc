@@ -113,6 +113,10 @@ class Reader {
     return absl::OkStatus();
   }
 
+  absl::Status operator()(const TakeSnapshot&) {
+    return absl::UnimplementedError("this service has no place for snapshots");
+  }
+
  private:
   std::vector<result::LogRecord>& found() { return std::get<result::LogRecords>(reply_.result).records; }
 

@@ -7,6 +7,7 @@
 
 #include "codec/reply.h"
 #include "codec/request.h"
+#include "service/state.h"
 #include "storage/journal.h"
 
 namespace tensorforge::service {
@@ -16,12 +17,16 @@ struct ReadAnswer {  ///< the answer of a command that is in the log, for a retr
   Sequence first{};
   std::uint32_t count{};
 };
-using LogRead = std::variant<ReadAnswer, query::ReadLog, query::ReadHistory, query::VerifyLog>;
+struct TakeSnapshot {  ///< of the state with these digests; see fold()
+  NotedDigest noted;
+};
+using LogRead = std::variant<ReadAnswer, query::ReadLog, query::ReadHistory, query::VerifyLog, TakeSnapshot>;
 
 /// The most records that one ReadHistory looks at before it answers with what it has and a token to go on from.
 inline constexpr std::size_t kHistoryScanRecords = 250'000;
 
-/// Runs one read; VerifyLog takes as long as the log is. The reply lacks its correlation id.
+/// Runs one read; VerifyLog takes as long as the log is. The reply lacks its correlation id. A TakeSnapshot is for who
+/// has a place for snapshots: here it is refused with kUnimplemented.
 ///
 /// Threads: any; what it reads is durable and does not change.
 Reply run_read(const storage::Log&, const LogRead&, std::size_t max_reply_bytes,

@@ -210,6 +210,7 @@ class Answerer {
   Result<ReplyResult> operator()(const query::ReadHistory&) { return not_here(); }
   Result<ReplyResult> operator()(const query::VerifyLog&) { return not_here(); }
   Result<ReplyResult> operator()(const query::GetStatus&) { return not_here(); }
+  Result<ReplyResult> operator()(const query::TakeSnapshot&) { return not_here(); }
 
  private:
   static absl::Status not_here() { return absl::InternalError("this query is not answered from the state"); }

@@ -16,8 +16,8 @@ struct Reading {
   std::function<double(std::string_view device_id)> allocation_rate;
 };
 
-/// Answers every query but ReadLog, ReadHistory, VerifyLog and GetStatus (kInternal: they need more than the state).
-/// A list ends at its page size or at max_reply_bytes, whichever is first, and then has a next_page_token.
+/// Answers every query but ReadLog, ReadHistory, VerifyLog, GetStatus and TakeSnapshot (kInternal: they need more than
+/// the state). A list ends at its page size or at max_reply_bytes, whichever is first, and then has a next_page_token.
 Reply answer(const Reading&, const Query&);
 
 }  // namespace tensorforge::service

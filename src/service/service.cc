@@ -438,6 +438,11 @@ void Service::note_digest_at_end() {
   last_group_sealed_ = true;
 }
 
+NotedDigest Service::seal() {
+  if (!groups_.empty()) note_digest_at_end();
+  return noted_digest(state_);
+}
+
 std::size_t Service::gathered_bytes() const {
   std::size_t bytes = 0;
   for (const storage::Group& group : groups_) bytes += group.bytes.size() + group.note_bytes;

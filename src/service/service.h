@@ -54,7 +54,8 @@ class Service {
   /// Runs the command of `request`, or finds that it was run before. What a moved command holds goes into the log.
   Outcome execute(const Caller&, const Request& request, Command command);
 
-  /// Answers what can be read from the state: every query but ReadLog, ReadHistory, VerifyLog and GetStatus.
+  /// Answers what can be read from the state: every query but ReadLog, ReadHistory, VerifyLog, GetStatus and
+  /// TakeSnapshot.
   Reply answer(const Query&) const;
 
   /// What answers this query, without a copy; valid until the next command. nullptr: answer() says why there is none.
@@ -69,6 +70,8 @@ class Service {
   void set_max_reply_bytes(std::size_t bytes) { config_.max_reply_bytes = bytes; }
   /// Notes the digests with what is gathered last; where nothing is, in a group of its own. For a clean stop.
   void note_digest_at_end();
+  /// Ends what is gathered here, with the digests noted, so that a snapshot can be taken where it ends: of these.
+  NotedDigest seal();
 
   /// Bytes of records and notes that wait for a group to be taken.
   std::size_t gathered_bytes() const;

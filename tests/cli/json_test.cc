@@ -106,7 +106,9 @@ TEST(JsonTest, ResultsHaveTheirPromisedKeys) {
         "connections",
         "refused",
         "group_commit_p50_us",
-        "group_commit_p99_us"}},
+        "group_commit_p99_us",
+        "snapshot_sequence"}},
+      {result::SnapshotTaken{}, {"sequence", "bytes"}},
   };
   for (const auto& [result, want] : cases) EXPECT_EQ(keys(to_json(result)), want);
 }

@@ -128,6 +128,7 @@ TENSORFORGE_FIELDS(query::ReadLog, first, page_size)
 TENSORFORGE_FIELDS(query::ReadHistory, stream, page)
 TENSORFORGE_NO_FIELDS(query::VerifyLog)
 TENSORFORGE_NO_FIELDS(query::GetStatus)
+TENSORFORGE_NO_FIELDS(query::TakeSnapshot)
 TENSORFORGE_FIELDS(Welcome, protocol, log_id, incarnation, sequence, opened_at, server)
 TENSORFORGE_FIELDS(Reply, correlation_id, status, sequence, incarnation, result, next_page_token)
 TENSORFORGE_FIELDS(result::Registered, model_id, version, state, registered_at)
@@ -156,7 +157,9 @@ TENSORFORGE_FIELDS(result::LogRecords, records)
 TENSORFORGE_FIELDS(result::LogVerified, sequence, root, chunks, bytes)
 TENSORFORGE_FIELDS(result::Status, sequence, anchored_sequence, state_digest, incarnation, log_id, verified_to, root,
                    version, ack, started_at, time, models, model_versions, pools, live_blocks, checkpoints, sessions,
-                   connections, refused, changes_refused_because, group_commit_p50_us, group_commit_p99_us)
+                   connections, refused, changes_refused_because, group_commit_p50_us, group_commit_p99_us,
+                   snapshot_sequence)
+TENSORFORGE_FIELDS(result::SnapshotTaken, sequence, bytes)
 }  // namespace fields
 
 #undef TENSORFORGE_FIELDS

@@ -251,6 +251,7 @@ std::vector<Named<ClientMessage>> client_messages() {
       {"ReadHistory", query::ReadHistory{"model/bert", page()}},
       {"VerifyLog", query::VerifyLog{}},
       {"GetStatus", query::GetStatus{}},
+      {"TakeSnapshot", query::TakeSnapshot{}},
       {"ListModels-first", query::ListModels{{.size = 0, .token = std::nullopt}}},
   };
   std::vector<Named<ClientMessage>> out = {
@@ -316,6 +317,10 @@ std::vector<Named<ServerMessage>> server_messages() {
                       .connections = 7,
                       .refused = 8,
                       .changes_refused_because = "the clock"};
+  Status grown_status = status;  // with the fields that came later
+  grown_status.group_commit_p50_us = 900;
+  grown_status.group_commit_p99_us = 1'700;
+  grown_status.snapshot_sequence = 131'080;
   return {
       {"Welcome", Welcome{.protocol = 2,
                           .log_id = kLogId,
@@ -350,6 +355,8 @@ std::vector<Named<ServerMessage>> server_messages() {
       {"LogRecords", around(LogRecords{{{"any bytes", kSalt, "a note"}, {std::string("\0", 1), std::nullopt, ""}}})},
       {"LogVerified", around(LogVerified{1'803, kHash, 9, 123'456})},
       {"Status", around(status)},
+      {"Status-snapshot", around(grown_status)},
+      {"SnapshotTaken", around(SnapshotTaken{131'080, 23'456'789})},
   };
 }
 

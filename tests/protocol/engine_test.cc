@@ -207,6 +207,31 @@ TEST(Engine, ReadsOfTheLogLeaveWhenTheyAreReady) {
   EXPECT_EQ(result_of<result::Status>(bench.replies(1).back()).verified_to, 1u);
 }
 
+TEST(Engine, ASnapshotEndsWhatIsGatheredAndIsOneAtATime) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.command(1, 1, register_model("a"));  // in flight; what follows is gathered
+  bench.command(1, 2, register_model("b"));
+  bench.query(1, 3, query::TakeSnapshot{});
+  bench.query(1, 4, query::TakeSnapshot{});
+  const std::string noted = service::encode_noted_digest(bench.state());
+  bench.command(1, 5, register_model("c"));
+  EXPECT_EQ(bench.waiting_reads(), 0u) << "it is of what is durable";
+  bench.settle();
+  EXPECT_EQ(bench.journal().noted_digest(3).value(), noted);
+  EXPECT_EQ(bench.waiting_reads(), 1u);
+  EXPECT_EQ(bench.replies(1).at(2).correlation_id, 4u);
+  EXPECT_EQ(bench.replies(1).at(2).status.code(), StatusCode::kResourceExhausted);
+  bench.run_reads();
+  EXPECT_EQ(bench.replies(1).back().correlation_id, 3u);
+  EXPECT_EQ(bench.replies(1).back().status.code(), StatusCode::kUnimplemented) << "there is no place for it here";
+  bench.query(1, 6, query::TakeSnapshot{});
+  EXPECT_EQ(bench.waiting_reads(), 1u) << "with nothing gathered it is of the log's end";
+  bench.engine().on_snapshot(3);
+  bench.query(1, 7, query::GetStatus{});
+  EXPECT_EQ(result_of<result::Status>(bench.replies(1).back()).snapshot_sequence, 3u);
+}
+
 TEST(Engine, AReadThatNobodyWaitsForIsDropped) {
   EngineBench bench;
   bench.hello(1);

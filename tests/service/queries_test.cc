@@ -282,8 +282,8 @@ TEST_F(QueriesTest, ARunWithoutAPolicyInheritsTheDefault) {
 }
 
 TEST_F(QueriesTest, ThoseThatNeedTheLogAreNotAnsweredFromTheState) {
-  for (const Query& query :
-       std::vector<Query>{query::ReadLog{}, query::ReadHistory{}, query::VerifyLog{}, query::GetStatus{}}) {
+  for (const Query& query : std::vector<Query>{query::ReadLog{}, query::ReadHistory{}, query::VerifyLog{},
+                                               query::GetStatus{}, query::TakeSnapshot{}}) {
     EXPECT_EQ(refusal(query), StatusCode::kInternal);
   }
 }

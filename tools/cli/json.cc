@@ -208,6 +208,7 @@ Json result_json(const result::Policy& r) {
 }
 Json result_json(const result::LogRecords& r) { return {{"records", r.records.size()}}; }
 Json result_json(const result::LogVerified& r) { return to_json(r); }
+Json result_json(const result::SnapshotTaken& r) { return {{"sequence", r.sequence}, {"bytes", r.bytes}}; }
 Json result_json(const result::Status& r) { return to_json(r); }
 
 }  // namespace
@@ -335,7 +336,8 @@ Json to_json(const result::Status& status) {
             {"connections", status.connections},
             {"refused", status.refused},
             {"group_commit_p50_us", status.group_commit_p50_us},
-            {"group_commit_p99_us", status.group_commit_p99_us}};
+            {"group_commit_p99_us", status.group_commit_p99_us},
+            {"snapshot_sequence", status.snapshot_sequence}};
   if (!status.changes_refused_because.empty()) json["changes_refused_because"] = status.changes_refused_because;
   return json;
 }
