@@ -151,6 +151,9 @@ int serve(const server::Config& config) {
   options.identity = {journal.log_id(), std::string(server::version()), config.ack, server::read_clocks().wall_ms};
   options.to_start = directory->to_start;
   options.unverified_until = directory->snapshot;
+  options.snapshots =
+      server::SnapshotOptions{storage::SnapshotStore(nullptr, config.data_dir), config.snapshot_events,
+                              config.memory_limit_bytes, config.service.reserve_bytes, directory->snapshot.sequence()};
   options.on_ready = [&] {
     if (server::stop_asked()) return running->stop();  // it came before the server listened for it
     if (!config.port_file.empty()) port_file = write_port_file(config.port_file, endpoint.port);

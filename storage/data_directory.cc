@@ -184,6 +184,13 @@ class Opening {
     return absl::DataLossError(fmt::format("{}: {}", text(status), kRemedy));
   }
 
+  /// What is wrong, where it is not yet known what is to be done about it.
+  static std::string without_remedy(std::string message) {
+    const std::string remedy = fmt::format(": {}", kRemedy);
+    if (message.ends_with(remedy)) message.resize(message.size() - remedy.size());
+    return message;
+  }
+
   LogVerdict check(bool head_is_known, LogPoint start = {}) const {
     LogCheck check{db_path_, std::nullopt, anchor_.head, std::move(start)};
     if (head_is_known) check.log_id = anchor_.log_id;
@@ -206,8 +213,10 @@ class Opening {
       const absl::Status taken = take_snapshot(store, *sequence, verdict);
       if (taken.ok() && verdict.problem.ok()) return true;
       spdlog::warn("{}: snapshot {} is not used: {}", options_.data_dir, *sequence,
-                   text(taken.ok() ? verdict.problem : taken));
-      if (taken.ok()) break;
+                   without_remedy(text(taken.ok() ? verdict.problem : taken)));
+      if (!taken.ok()) continue;
+      spdlog::warn("{}: the log is checked from its start, which tells what is wrong", options_.data_dir);
+      break;
     }
     snapshot_ = {};
     return false;

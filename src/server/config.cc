@@ -177,7 +177,15 @@ const std::vector<Setting>& settings() {
           "Free disk under which changes are refused", "BYTES"),
       size_setting(
           "memory_limit", [](auto& c) -> auto& { return c.memory_limit_bytes; },
-          "Memory that folding a snapshot may not pass; 0: no limit", "BYTES"),
+          "Memory that the process may take while it folds a snapshot, which for that time takes about as much again "
+          "as "
+          "the state; a fold that would pass it is skipped with a warning; 0: no limit",
+          "BYTES"),
+      setting(
+          "snapshot_events", [](auto& c) -> auto& { return c.snapshot_events; },
+          "Events since the last snapshot, and at least as many as there are live entities, after which the next one "
+          "is taken in the background; 0: only where `tensorforge server snapshot` asks for it",
+          "N"),
       setting(
           "insecure", [](auto& c) -> auto& { return c.insecure; },
           "Serve at an address other than loopback without authentication"),

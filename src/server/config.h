@@ -22,6 +22,7 @@ struct Config {
   std::string log_level{"info"};  ///< trace, debug, info, warning, error
   std::string ack{"anchor"};      ///< or "wal"
   std::uint64_t memory_limit_bytes{};
+  std::uint64_t snapshot_events{1'000'000};
   bool insecure{};
   bool accept_loss{};  ///< on the command line only
   service::Config service;

@@ -20,6 +20,7 @@
 #include "service/fold.h"
 #include "service/log_reader.h"
 #include "service/recover.h"
+#include "service/snapshot.h"
 #include "storage/chunk_reader.h"
 #include "storage/crash_point.h"
 
@@ -83,7 +84,9 @@ class Server::Impl {
         state_(std::move(state)),
         tick_timer_(io_),
         accept_timer_(io_),
-        signals_(io_) {}
+        signals_(io_) {
+    if (options_.snapshots) snapshots_.emplace(*options_.snapshots, journal_);
+  }
 
   int run() {
     journal_.start({[this](Sequence last) { post([this, last] { on_synced(last); }); },
@@ -106,6 +109,7 @@ class Server::Impl {
       pool->stop();  // what has not begun is nobody's any more
       pool->join();
     }
+    if (snapshots_) end_snapshots();
     return *exit_code_;
   }
 
@@ -115,6 +119,7 @@ class Server::Impl {
 
  private:
   using ConnectionId = protocol::ConnectionId;
+  using ReadId = protocol::ReadId;
 
   template <class Handler>
   void post(Handler handler) {
@@ -132,11 +137,13 @@ class Server::Impl {
 
   void end_turn() {
     turn_posted_ = false;
+    if (exit_code_) return;  // what it decided since may rest on a state that is wrong
     protocol::Effects effects = engine_->take_effects();
     for (const std::string& warning : effects.warnings) spdlog::warn("{}", warning);
     if (effects.group) {
       crash_point(CrashPoint::kGroupTaken);
       submitted_.push_back({effects.group->last(), Clock::now()});
+      if (snapshots_ && !effects.group->noted_digest.empty()) note(effects.group->noted_digest);
       journal_.submit(*std::move(effects.group));
     }
     if (!effects.sends.empty()) crash_point(CrashPoint::kReplyToSend);
@@ -181,11 +188,15 @@ class Server::Impl {
       engine_->on_group_commit(static_cast<std::uint32_t>(took.count()));
     }
     engine_->on_durable(head);
+    consider_snapshot(head.sequence);
   }
 
   void on_journal_failed(const absl::Status& why) {
     spdlog::error("the disk failed: {}", std::string(why.message()));
     if (!engine_) return end(kDiskFailed);
+    fail_engine(why);
+  }
+  void fail_engine(const absl::Status& why) {
     begin_turn();
     engine_->on_journal_failed(why);
   }
@@ -199,6 +210,11 @@ class Server::Impl {
       engine_->on_verified(head.sequence);
     } else {
       checker_ = std::thread([this, head] { check_older(head.sequence); });
+    }
+    if (snapshots_) {
+      engine_->on_snapshot(options_.snapshots->newest);
+      noted_.push_back({service::noted_digest(engine_->state()), service::live_entities(engine_->state())});
+      consider_snapshot(head.sequence);
     }
     if (options_.handle_signals) wait_for_signal();
     tick();
@@ -228,7 +244,79 @@ class Server::Impl {
     });
   }
 
+  // ---- snapshots
+
+  void note(const std::string& digest) {
+    const Result<service::NotedDigest> noted = service::decode_noted_digest(digest);
+    if (noted.ok()) noted_.push_back({*noted, service::live_entities(engine_->state())});
+  }
+
+  /// Where a digest was noted, once that is durable.
+  void consider_snapshot(Sequence durable) {
+    for (; !noted_.empty() && noted_.front().digest.sequence <= durable; noted_.pop_front()) {
+      snapshots_->consider(noted_.front().digest, noted_.front().live_entities,
+                           [this, sequence = noted_.front().digest.sequence](Result<service::Folded> folded) {
+                             post([this, sequence, folded = std::move(folded)] { on_folded(sequence, folded); });
+                           });
+    }
+  }
+
+  void on_folded(Sequence sequence, const Result<service::Folded>& folded) {
+    if (folded.ok()) engine_->on_snapshot(sequence);
+    const int exit_code = tell(sequence, folded);
+    if (exit_code == kLogDamaged) end_at_once(kLogDamaged);
+    if (exit_code == kDiskFailed) fail_engine(folded.status());
+  }
+
+  /// In the service's log. What the service has to end with for it; 0: it goes on.
+  static int tell(Sequence sequence, const Result<service::Folded>& folded) {
+    if (folded.ok()) {
+      if (folded->is_new) spdlog::info("snapshot {} is taken: {} bytes", sequence, folded->bytes);
+      return 0;
+    }
+    const std::string why(folded.status().message());
+    switch (folded.status().code()) {
+      case absl::StatusCode::kCancelled:
+        return 0;
+      case absl::StatusCode::kDataLoss:
+        spdlog::error("{}", why);
+        return kLogDamaged;
+      case absl::StatusCode::kUnavailable:
+        spdlog::error("the disk failed: {}", why);
+        return kDiskFailed;
+      default:
+        spdlog::warn("no snapshot is taken at sequence {}: {}", sequence, why);
+        return 0;
+    }
+  }
+
+  void begin_snapshot(ReadId id, const service::NotedDigest& noted) {
+    snapshots_->take(noted, [this, id, noted](Result<service::Folded> folded) {
+      post([this, id, noted, folded = std::move(folded)] {
+        begin_turn();
+        Reply reply;
+        reply.status = folded.status();
+        reply.sequence = noted.sequence;
+        reply.incarnation = journal_.durable_head().incarnation;
+        if (folded.ok()) reply.result = result::SnapshotTaken{folded->sequence, folded->bytes};
+        on_folded(noted.sequence, folded);
+        engine_->on_read_done(id, std::move(reply));
+      });
+    });
+  }
+
+  /// The one of a clean stop is taken when everything is answered and durable.
+  void end_snapshots() {
+    snapshots_->end();
+    if (*exit_code_ != 0 || !engine_) return;
+    const service::NotedDigest noted = service::noted_digest(engine_->state());
+    const auto folded = snapshots_->take_at_stop(noted, service::live_entities(engine_->state()));
+    if (folded) exit_code_ = tell(noted.sequence, *folded);
+  }
+
   void begin_read(protocol::Effects::Read read) {
+    const auto* snapshot = std::get_if<service::TakeSnapshot>(&read.what);
+    if (snapshot != nullptr && snapshots_) return begin_snapshot(read.id, snapshot->noted);
     // A verification reads the whole log: the others do not wait for it.
     asio::thread_pool& readers = std::holds_alternative<query::VerifyLog>(read.what) ? verifier_ : readers_;
     asio::post(readers, [this, read = std::move(read)] {
@@ -383,6 +471,12 @@ class Server::Impl {
     Clock::time_point at;
   };
   std::deque<Submitted> submitted_;  // groups that are not durable yet
+  std::optional<SnapshotTaker> snapshots_;
+  struct Noted {
+    service::NotedDigest digest;
+    std::uint64_t live_entities{};
+  };
+  std::deque<Noted> noted_;  // likewise
   bool turn_posted_{}, stopping_{};
   std::atomic<bool> ending_{};  // for the threads of the background
   std::thread checker_;

@@ -7,6 +7,7 @@
 #include "platform/endpoint.h"
 #include "platform/result.h"
 #include "protocol/engine.h"
+#include "server/snapshot_taker.h"
 #include "service/state.h"
 #include "storage/data_directory.h"
 #include "storage/journal.h"
@@ -46,8 +47,9 @@ class Server {
     std::optional<storage::OpenedDirectory::Incarnation> to_start;
     /// What opening did not read: everything before this is checked while serving. At the log's start: nothing.
     storage::LogPoint unverified_until{};
-    std::function<void()> on_ready{[] {}};  ///< runs when the first client can connect
-    bool handle_signals{true};              ///< SIGTERM and SIGINT stop it
+    std::optional<SnapshotOptions> snapshots;  ///< nullopt: none are taken
+    std::function<void()> on_ready{[] {}};     ///< runs when the first client can connect
+    bool handle_signals{true};                 ///< SIGTERM and SIGINT stop it
   };
 
   /// `journal` is idle, not started, and `state` recovered from it, to its end. When run() has returned, the journal is

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
+#include <fstream>
 
 #include <openssl/rand.h>
 #include <sys/resource.h>
@@ -43,9 +44,17 @@ void hold_signals() {
 bool stop_asked() { return stop_was_asked; }
 
 void work_in_background() {
-  constexpr int kNicest = 19;
+  // Behind all others, and not so far that it would never come to an end beside a service that is always busy.
+  constexpr int kNiceness = 10;
   // On Linux a thread has a niceness of its own. Where it cannot be had, the work is done all the same.
-  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNicest));
+  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNiceness));
+}
+
+std::uint64_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");  // in pages: the whole, what is resident, ...
+  std::uint64_t all = 0, resident = 0;
+  statm >> all >> resident;
+  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 std::string_view version() { return TENSORFORGE_VERSION; }

@@ -22,6 +22,9 @@ bool stop_asked();
 /// The calling thread, and those that it starts, get out of the way of all others.
 void work_in_background();
 
+/// Of memory that this process takes.
+std::uint64_t resident_bytes();
+
 /// "0.1.0"
 std::string_view version();
 

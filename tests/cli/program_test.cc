@@ -523,6 +523,16 @@ TEST_F(ProgramTest, ReplayGivesTheDigestOfTheService) {
   EXPECT_GE(verified["sequence"], status["sequence"]);
 }
 
+TEST_F(ProgramTest, ASnapshotIsTakenOfTheStateNow) {
+  const json change = ask({"model", "register", "pictured", "1.0.0"});
+  const json taken = ask({"server", "snapshot"});
+  EXPECT_EQ(taken["sequence"], change["sequence"]);
+  EXPECT_GT(taken["bytes"], 0);
+  EXPECT_EQ(ask({"server", "status"})["snapshot_sequence"], taken["sequence"]);
+  const Ran text = run({"server", "snapshot"});
+  EXPECT_THAT(text.out, HasSubstr("sequence"));
+}
+
 TEST_F(ProgramTest, LogVerbsSayWhatIsWrong) {
   const struct {
     Arguments arguments;
@@ -640,7 +650,7 @@ TEST(HelpTest, EveryNounAndVerbHasHelpWithAnExample) {
        {"create", "complete", "corrupt", "get", "list", "latest", "restore-point", "chain", "validate", "due", "find",
         "gc", "policy", "remove"}},
       {"log", {"tail", "show", "history", "replay", "verify"}},
-      {"server", {"status", "accept-clock"}},
+      {"server", {"status", "snapshot", "accept-clock"}},
       {"bench", {}},
       {"crashtest", {}},
   };

@@ -62,6 +62,8 @@ TEST_F(ConfigTest, HasSafeDefaults) {
   EXPECT_EQ(made.listen, (Endpoint{"127.0.0.1", 7411}));
   EXPECT_EQ(made.ack, "anchor");
   EXPECT_EQ(made.service.reserve_bytes, 512ULL << 20U);
+  EXPECT_EQ(made.snapshot_events, 1'000'000u);
+  EXPECT_EQ(made.memory_limit_bytes, 0u);
   EXPECT_FALSE(made.insecure);
   EXPECT_FALSE(made.accept_loss);
 }
@@ -92,6 +94,7 @@ TEST_F(ConfigTest, TakesEveryKindOfValueFromTheFile) {
                                                "fragmentation_threshold = 1\n"
                                                "restore_bytes_per_ms = 2.5\n"
                                                "checkpoint_interval_steps = 50\n"
+                                               "snapshot_events = 9\n"
                                                "max_connections = 7\n")});
   EXPECT_TRUE(made.insecure);
   EXPECT_EQ(made.service.reserve_bytes, 1ULL << 20U);
@@ -99,6 +102,7 @@ TEST_F(ConfigTest, TakesEveryKindOfValueFromTheFile) {
   EXPECT_EQ(made.service.fragmentation_threshold, 1.0);
   EXPECT_EQ(made.service.restore_bytes_per_ms, 2.5);
   EXPECT_EQ(made.service.checkpoint_interval_steps, 50u);
+  EXPECT_EQ(made.snapshot_events, 9u);
   EXPECT_EQ(made.protocol.max_connections, 7u);
 }
 

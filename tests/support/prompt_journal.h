@@ -65,6 +65,7 @@ class PromptJournal final : public storage::Journal {
     wake();
   }
   void fail(absl::Status why) { memory_.fail(std::move(why)); }
+  void damage(Sequence sequence) { memory_.damage(sequence); }
   void set_free_bytes(std::uint64_t bytes) { memory_.set_free_bytes(bytes); }
 
  private:

@@ -16,7 +16,6 @@ namespace {
 
 constexpr std::uint64_t kDefaultTail = 20;
 constexpr std::chrono::milliseconds kPollInterval{300};
-constexpr std::chrono::hours kLongest{24};
 constexpr std::size_t kDetailsWidth = 120;
 
 const std::vector<Column> kLogColumns{{"sequence", "SEQUENCE"}, {"time", "TIME"},      {"actor", "ACTOR"},

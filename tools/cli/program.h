@@ -33,6 +33,9 @@ struct GlobalOptions {
 };
 
 /// What a verb runs with.
+/// For what takes as long as the log is.
+inline constexpr std::chrono::hours kLongest{24};
+
 class Context {
  public:
   Context(const GlobalOptions& globals, std::ostream& stream) : globals_(globals), output_(globals.format(), stream) {}
