@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "client/client.h"
 #include "crashtest/level.h"
 #include "crashtest/load.h"
 #include "crashtest/random.h"
@@ -32,6 +33,10 @@ constexpr milliseconds kStartPatience{30'000}, kEndPatience{30'000};
 constexpr milliseconds kPointPatience{20'000};  ///< for a point under load to be passed often enough
 constexpr std::size_t kClients = 3;
 constexpr std::size_t kEndsOfARun = 5;  ///< beside the first
+
+/// Come to where a snapshot is asked for.
+constexpr const char* kSnapshotPoints[] = {"snapshot-written", "snapshot-synced", "snapshot-renamed",
+                                           "snapshot-durable"};
 
 /// How one process of the service comes to its end.
 struct End {
@@ -69,6 +74,7 @@ const std::vector<End>& later_ends() {
                               "durable-reported", "reply-to-send", "reply-sent"}) {
       all.push_back({point, 100, 0, ""});
     }
+    for (const char* point : kSnapshotPoints) all.push_back({point, 1, 0, ""});
     for (const char* point : {"stop-begun", "stop-drained", "stop-closed"}) all.push_back({point, 1, SIGTERM, ""});
     all.push_back({"", 0, 0, ""});  // by SIGKILL while it recovers
     if (!storage::has_sync_points()) return all;
@@ -185,6 +191,7 @@ class KillRun {
       return end_by_signal(*service, SIGKILL, "SIGKILL while it starts");
     }
     if (!wait_until_ready(*service)) return expect_struck(*service, end, kStartPatience);
+    const auto asking = end.point.starts_with("snapshot-") ? ask_for_snapshot() : nullptr;
     if (!end.point.empty() && end.signal == 0) return expect_struck(*service, end, kPointPatience);
     wait_for_answers();
     switch (end.signal) {
@@ -205,6 +212,18 @@ class KillRun {
     ++result_.faults["SIGTERM under load"];
     const std::optional<int> code = service->wait_for_end(kEndPatience);
     if (code != 0) fail(fmt::format("SIGTERM under load ended it with {}", code.value_or(-1)));
+  }
+
+  /// The client that asks; nobody waits for its answer. There are changes since the last one.
+  std::unique_ptr<client::Client> ask_for_snapshot() {
+    wait_for_answers();
+    client::ClientOptions options;
+    options.server = address_;
+    options.actor = "operator";
+    Result<std::unique_ptr<client::Client>> client = client::Client::connect(options);
+    if (!client.ok()) return nullptr;
+    (*client)->submit(query::TakeSnapshot{}, [](const client::Answer&) {});
+    return *std::move(client);
   }
 
   /// The armed point ends it; where it never comes there, a signal does, and that is noted.

@@ -45,7 +45,6 @@ TEST(Kill, ComesToEveryPointAndLosesNothing) {
   }
   for (const storage::CrashPoint point : storage::crash_points()) {
     const std::string name(to_string(point));
-    if (name.starts_with("snapshot-")) continue;  // the service takes none yet
     EXPECT_TRUE(all.faults.contains("at " + name)) << name << " was not come to";
   }
   for (const auto& [kind, count] : all.faults) EXPECT_THAT(kind, testing::Not(testing::HasSubstr("did not come")));
