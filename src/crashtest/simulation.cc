@@ -204,6 +204,7 @@ class SimulatedWorld {
   void draw_character() {
     const std::size_t few[] = {1, 2, 6, 1'024};
     protocol_.frames_per_turn = few[below(random_, 4)];
+    if (one_in(random_, 4)) protocol_.max_frames_per_turn = between(random_, 1, 64);
     protocol_.max_requests_in_flight = few[between(random_, 1, 3)];
     if (one_in(random_, 4)) protocol_.max_output_bytes = between(random_, 1, 4'096);
     if (one_in(random_, 4)) protocol_.max_gathered_bytes = between(random_, 1, 4'096);

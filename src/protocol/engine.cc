@@ -17,6 +17,10 @@ constexpr std::uint16_t kProtocol = 1;
 constexpr std::uint64_t kTimeoutCheckMs = 100;
 constexpr int kExitDone = 0;
 constexpr int kExitDiskFailed = 3;
+/// What a connection may ask in a turn whoever else asks: a quiet one is served at once.
+constexpr std::size_t kFirstFrames = 4;
+/// What a connection may always add to a group: about a record.
+constexpr std::size_t kLeastGatherShare = 256;
 /// Reads of the log that one connection may have under way.
 constexpr std::size_t kMaxReads = 64;
 /// Reads of the log that are given out at a time. One thread does them, so more would only lie there.
@@ -122,6 +126,8 @@ Engine::Engine(Config config, service::Config service_config, Identity identity,
       identity_(std::move(identity)),
       service_(service_config, std::move(state), std::move(random), now),
       now_(now),
+      frames_left_(config.max_frames_per_turn),
+      gather_share_(config.max_gathered_bytes),
       durable_(head.sequence) {
   told_ = boundary();
   told_.head = head;
@@ -154,7 +160,7 @@ void Engine::on_bytes(ConnectionId id, std::span<const std::byte> bytes) {
   if (connection == nullptr || connection->phase == Connection::Phase::Closing) return;
   connection->input.append(bytes);
   connection->input_waits = true;
-  if (!connection->has_turn) work(*connection);
+  if (!connection->has_turn) work(*connection, share_of(frames_left_));
 }
 
 void Engine::on_sent(ConnectionId id, std::size_t bytes) {
@@ -220,10 +226,19 @@ bool Engine::may_hold_more(const Connection& connection) const {
 
 bool Engine::may_gather_more(const Connection& connection) const {
   const std::size_t gathered = service_.gathered_bytes();
-  if (gathered < config_.max_gathered_bytes / 2) return true;
-  const std::size_t share = config_.max_gathered_bytes / 4 / connections_.size();
   const std::size_t own = connection.gathered_group == group_number_ ? connection.gathered_bytes : 0;
-  return gathered < config_.max_gathered_bytes && own <= share;
+  if (gathered < config_.max_gathered_bytes / 2) return own < gather_share_;
+  return gathered < config_.max_gathered_bytes && own <= config_.max_gathered_bytes / 4 / connections_.size();
+}
+
+/// The share is found as TCP finds its rate: smaller at once where groups get half full, larger by little where they do
+/// not and somebody waits. So those who flood get equal parts of a group, whatever part the others leave them.
+void Engine::adapt_gather_share(std::size_t gathered_bytes) {
+  if (gathered_bytes >= config_.max_gathered_bytes / 2) {
+    gather_share_ = std::max(gather_share_ / 2, kLeastGatherShare);
+  } else if (turned_away_) {
+    gather_share_ = std::min(gather_share_ + gather_share_ / 8, config_.max_gathered_bytes);
+  }
 }
 
 std::size_t Engine::max_reply_bytes() const {
@@ -331,10 +346,15 @@ void Engine::grant_room() {
   }
 }
 
-void Engine::work(Connection& connection) {
+std::size_t Engine::share_of(std::size_t frames) const {
+  const std::size_t most = config_.frames_per_turn;
+  return std::clamp(frames, std::min(kFirstFrames, most), most);
+}
+
+void Engine::work(Connection& connection, std::size_t most_frames) {
   const ConnectionId id = connection.id;
   connection.has_turn = true;  // this one; answers on the way do not ask for another
-  for (std::size_t frames = 0; frames < config_.frames_per_turn && may_take_requests(connection); ++frames) {
+  for (std::size_t frames = 0; frames < most_frames && may_take_requests(connection); ++frames) {
     const auto frame = connection.input.next();
     if (!frame.ok()) return fail(connection, with_context("malformed frame", frame.status()));
     if (!*frame) {
@@ -346,6 +366,7 @@ void Engine::work(Connection& connection) {
       }
       break;
     }
+    if (frames_left_ > 0) --frames_left_;
     connection.half_frame_since.reset();
     leave_room(connection);
     connection.last_request = now_.boot_ms;
@@ -365,18 +386,33 @@ void Engine::work(Connection& connection) {
 }
 
 void Engine::on_turn() {
+  if (turns_.empty()) return;
+  frames_left_ = config_.max_frames_per_turn;  // however much arrived at the same time
+  const std::size_t share = share_of(frames_left_ / turns_.size());
   // Where nobody may gather more, everybody keeps his place for the next group.
-  for (std::size_t left = turns_.size(); left > 0 && !gathered_too_much(); --left) {
+  for (std::size_t left = turns_.size(); left > 0 && frames_left_ > 0 && !gathered_too_much(); --left) {
     const ConnectionId id = turns_.front();
     turns_.pop_front();
     Connection* connection = find(id);
-    if (connection != nullptr) work(*connection);
+    if (connection != nullptr) work(*connection, share);
+  }
+}
+
+/// When it becomes easier to be served. Each time another connection is the first, or the same ones would always be.
+void Engine::reconsider_all() {
+  if (connections_.empty()) return;
+  auto next = connections_.upper_bound(last_reconsidered_);
+  for (std::size_t left = connections_.size(); left > 0; --left, ++next) {
+    if (next == connections_.end()) next = connections_.begin();
+    if (left == connections_.size()) last_reconsidered_ = next->first;
+    reconsider(*next->second);
   }
 }
 
 /// After anything that may let a connection go on, or stop it.
 void Engine::reconsider(Connection& connection) {
   account(connection);
+  if (!may_gather_more(connection)) turned_away_ = true;
   if (connection.input_waits && !connection.has_turn && may_take_requests(connection)) {
     connection.has_turn = true;
     turns_.push_back(connection.id);
@@ -838,18 +874,20 @@ void Engine::check_end() {
 }
 
 Effects Engine::take_effects() {
+  bool reconsider_waiting = false;
   if (!group_in_flight_ && journal_status_.ok()) {
+    const std::size_t gathered = service_.gathered_bytes();
     effects_.group = service_.take_group();
     if (effects_.group) {
       group_in_flight_ = true;
       ++group_number_;
+      adapt_gather_share(gathered);
+      reconsider_waiting = std::exchange(turned_away_, false);
       if (effects_.group->last() == service_.state().sequence) boundaries_.push_back(boundary());
     }
   }
   start_reads();
-  if (pressure_level() < highest_level_) {
-    for (auto& [id, connection] : connections_) reconsider(*connection);
-  }
+  if (reconsider_waiting || pressure_level() < highest_level_) reconsider_all();
   highest_level_ = pressure_level();
   check_end();
   for (const ConnectionId id : std::exchange(dirty_, {})) {
@@ -865,6 +903,7 @@ Effects Engine::take_effects() {
     (connection->reads_socket ? effects_.resumes : effects_.pauses).push_back(id);
   }
   effects_.more_work = !turns_.empty() && !gathered_too_much();
+  frames_left_ = config_.max_frames_per_turn;
   std::vector<std::string> warnings = service_.take_warnings();
   std::move(warnings.begin(), warnings.end(), std::back_inserter(effects_.warnings));
   return std::exchange(effects_, {});

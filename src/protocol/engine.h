@@ -39,9 +39,11 @@ struct Config {
   /// those are served that hold less than their share; see docs/protocol.md, "Backpressure".
   std::size_t max_buffered_bytes{std::size_t{48} << 20U};
   /// Records waiting for the disk; then nobody is read from, and from a half on only who has little among them.
-  std::size_t max_gathered_bytes{std::size_t{8} << 20U};
-  std::size_t frames_per_turn{64};      ///< of one connection, before the others have their turn
-  std::uint64_t rate_limit_requests{};  ///< of one actor in any rate_limit_window_ms; 0: no limit
+  /// Enough for some hundred records: with more, everybody waits for what few ask.
+  std::size_t max_gathered_bytes{std::size_t{256} << 10U};
+  std::size_t frames_per_turn{64};       ///< of one connection, before the others have their turn
+  std::size_t max_frames_per_turn{512};  ///< of all; then who has not been served yet in this turn gets a few
+  std::uint64_t rate_limit_requests{};   ///< of one actor in any rate_limit_window_ms; 0: no limit
   std::uint64_t rate_limit_window_ms{1'000};
   std::uint64_t hello_timeout_ms{10'000};
   std::uint64_t half_frame_timeout_ms{30'000};   ///< a frame that began and does not end
@@ -168,6 +170,7 @@ class Engine {
   bool may_hold_more(const Connection&) const;
   bool may_gather_more(const Connection&) const;
   bool may_read_log(const Connection&) const;
+  void adapt_gather_share(std::size_t gathered_bytes);
   bool gathered_too_much() const { return service_.gathered_bytes() >= config_.max_gathered_bytes; }
   std::size_t pressure_level() const;
   std::size_t max_reply_bytes() const;
@@ -177,7 +180,9 @@ class Engine {
   bool take_room(Connection&, std::size_t bytes);
   void leave_room(Connection&);
   void grant_room();
-  void work(Connection&);
+  std::size_t share_of(std::size_t frames) const;
+  void work(Connection&, std::size_t most_frames);
+  void reconsider_all();
   void handle(Connection&, ClientMessage&&);
   void refuse_frame(Connection&, std::span<const std::byte> frame, const absl::Status& why);
   void on_hello(Connection&, Hello&&);
@@ -217,7 +222,9 @@ class Engine {
   std::map<ConnectionId, std::unique_ptr<Connection>> connections_;  ///< in the order in which they are gone through
   absl::flat_hash_map<ConnectionId, Connection*> connection_of_id_;  ///< ... and to find one
   absl::flat_hash_map<SessionId, ConnectionId> sessions_;
-  std::deque<ConnectionId> turns_;   ///< with frames that wait for their turn, each once
+  std::deque<ConnectionId> turns_;  ///< with frames that wait for their turn, each once
+  std::size_t frames_left_{};       ///< of max_frames_per_turn, for what arrives in this turn
+  ConnectionId last_reconsidered_{};
   std::vector<ConnectionId> dirty_;  ///< with bytes for the next effects
   std::vector<ConnectionId> reading_changed_;
   std::map<ReadId, PendingRead> reads_;
@@ -235,6 +242,8 @@ class Engine {
   };
   std::deque<GoneActor> gone_actors_;  ///< whose last connection went; what they used counts for one more window
   std::uint64_t group_number_{};       ///< of the group that gathers
+  std::size_t gather_share_;           ///< bytes of it that one connection may take, and then the rest of a command
+  bool turned_away_{};                 ///< somebody took that much, and waits for the next group
   bool group_in_flight_{};
   Sequence durable_{};
   Boundary told_;                    ///< the last boundary that is durable

@@ -233,6 +233,9 @@ const std::vector<Setting>& settings() {
           "frames_per_turn", [](auto& c) -> auto& { return c.protocol.frames_per_turn; },
           "Requests of one connection before the others have their turn"),
       setting(
+          "max_frames_per_turn", [](auto& c) -> auto& { return c.protocol.max_frames_per_turn; },
+          "Requests of all connections before what waits for the disk is looked at again"),
+      setting(
           "rate_limit_requests", [](auto& c) -> auto& { return c.protocol.rate_limit_requests; },
           "Of one actor, over all its connections, in any rate_limit_window_ms; more are refused; 0: no limit"),
       setting(
@@ -339,6 +342,7 @@ absl::Status check(const Config& config) {
       {"max_gathered_bytes", config.protocol.max_gathered_bytes},
       {"max_buffered_bytes", config.protocol.max_buffered_bytes},
       {"frames_per_turn", config.protocol.frames_per_turn},
+      {"max_frames_per_turn", config.protocol.max_frames_per_turn},
       {"rate_limit_window_ms", config.protocol.rate_limit_window_ms},
   };
   for (const auto& [key, value] : positive) {

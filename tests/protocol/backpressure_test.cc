@@ -1,8 +1,13 @@
 // What a service holds for its peers is bounded, whatever they do, and a quiet peer still gets through.
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <map>
 #include <new>
+#include <span>
+#include <string>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <malloc.h>
 
@@ -272,6 +277,75 @@ TEST(Backpressure, OfAFloodAndAQuietPeerBothGetIntoTheGroup) {
   EXPECT_NE(flood.engine_->state().registry.latest("quiet"), nullptr) << "it does not wait for the next group";
 }
 
+TEST(Backpressure, TheFloodsOfManyPeersAreDoneInShortTurns) {
+  protocol::Config config;
+  config.max_frames_per_turn = 100;
+  config.max_gathered_bytes = 64 * kMiB;
+  Flood flood(config);
+  constexpr ConnectionId kPeers = 50;
+  constexpr std::uint64_t kEach = 64;
+  for (ConnectionId id = 1; id <= kPeers; ++id) flood.hello(id);
+  flood.hello(kQuiet);
+  const registry::State& models = flood.engine_->state().registry;
+  // All of it arrives in one turn of the event loop.
+  for (ConnectionId id = 1; id <= kPeers; ++id) {
+    std::string all;
+    for (std::uint64_t n = 1; n <= kEach; ++n) all += registration(n, fmt::format("m{}-{}", id, n), 0);
+    flood.engine_->on_bytes(id, std::as_bytes(std::span(all)));
+    ASSERT_NE(models.latest(fmt::format("m{}-1", id)), nullptr) << "everybody is served at once, a little";
+  }
+  const std::size_t arrived = models.model_count();
+  EXPECT_GE(arrived, config.max_frames_per_turn);
+  EXPECT_LE(arrived, config.max_frames_per_turn + 4 * kPeers);
+  ASSERT_TRUE(flood.send(kQuiet, registration(1, "quiet", 0)));
+  EXPECT_NE(models.latest("quiet"), nullptr) << "it does not wait for what the others still have";
+  const std::size_t before = models.model_count();
+  flood.engine_->on_turn();
+  EXPECT_GE(models.model_count(), before + config.max_frames_per_turn);
+  EXPECT_LE(models.model_count(), before + config.max_frames_per_turn + 4);
+  flood.carry();
+  do flood.work();
+  while (flood.write_group());
+  EXPECT_EQ(models.model_count(), kPeers * kEach + 1);
+}
+
+TEST(Backpressure, PeersThatAllFloodGetEqualSharesOfTheDisk) {
+  protocol::Config config;
+  config.max_gathered_bytes = 400'000;
+  Flood flood(config);
+  constexpr ConnectionId kPeers = 20;
+  struct Progress {
+    std::uint64_t sent{}, done{}, done_before{};
+    std::uint64_t got() const { return done - done_before; }
+  };
+  std::map<ConnectionId, Progress> peers;
+  for (ConnectionId id = 1; id <= kPeers; ++id) {
+    flood.hello(id);
+    peers[id] = {};
+  }
+  const registry::State& models = flood.engine_->state().registry;
+  for (int group = 0; group < 130; ++group) {
+    for (auto& [id, peer] : peers) {
+      if (group == 30) peer.done_before = peer.done;  // until then the shares are being found
+      while (peer.sent < peer.done + 64 &&
+             flood.send(id, registration(peer.sent + 1, fmt::format("m{}-{}", id, peer.sent + 1), 0))) {
+        ++peer.sent;
+      }
+    }
+    flood.work();
+    flood.write_group();
+    for (auto& [id, peer] : peers) {
+      while (models.latest(fmt::format("m{}-{}", id, peer.done + 1)) != nullptr) ++peer.done;
+    }
+  }
+  const auto [least, most] = std::minmax_element(
+      peers.begin(), peers.end(), [](const auto& a, const auto& b) { return a.second.got() < b.second.got(); });
+  EXPECT_GT(least->second.got(), 200u);
+  EXPECT_LE(most->second.got() * 2, least->second.got() * 3)
+      << "peer " << least->first << " got " << least->second.got() << " changes in, peer " << most->first << " "
+      << most->second.got();
+}
+
 TEST(Backpressure, ReadsOfTheLogAreGivenOutAFewAtATime) {
   Flood flood({});
   for (ConnectionId id = 1; id <= 100; ++id) {
@@ -295,7 +369,10 @@ TEST(Backpressure, WherePeersThatTakeNothingHoldEverythingTheWorstOfThemGoes) {
   config.max_buffered_bytes = 200'000;
   Flood flood(config);
   flood.hello(kQuiet);
-  for (std::uint64_t n = 1; n <= 30; ++n) flood.send(kQuiet, registration(n, "m" + std::to_string(n), 10'000));
+  for (std::uint64_t n = 1; n <= 30; ++n) {
+    ASSERT_TRUE(flood.send(kQuiet, registration(n, "m" + std::to_string(n), 10'000)));
+    flood.write_group();
+  }
   while (flood.write_group()) flood.work();
   for (ConnectionId id = 1; id <= 2; ++id) {
     flood.hello(id);

@@ -106,6 +106,24 @@ TEST_F(ConfigTest, TakesEveryKindOfValueFromTheFile) {
   EXPECT_EQ(made.protocol.max_connections, 7u);
 }
 
+TEST_F(ConfigTest, TakesTheLimitsOfConnectionsFromTheFile) {
+  const Config made = config({"--config", file("data_dir = \"/d\"\n"
+                                               "rate_limit_requests = 100\n"
+                                               "rate_limit_window_ms = 250\n"
+                                               "max_gathered_bytes = '1MiB'\n"
+                                               "max_buffered_bytes = '8MiB'\n"
+                                               "frames_per_turn = 5\n"
+                                               "max_frames_per_turn = 50\n")});
+  EXPECT_EQ(made.protocol.rate_limit_requests, 100u);
+  EXPECT_EQ(made.protocol.rate_limit_window_ms, 250u);
+  EXPECT_EQ(made.protocol.max_gathered_bytes, 1u << 20U);
+  EXPECT_EQ(made.protocol.max_buffered_bytes, 8u << 20U);
+  EXPECT_EQ(made.protocol.frames_per_turn, 5u);
+  EXPECT_EQ(made.protocol.max_frames_per_turn, 50u);
+  EXPECT_EQ(config({"--data-dir", "/d"}).protocol.rate_limit_requests, 0u)
+      << "nobody is limited who did not ask for it";
+}
+
 TEST_F(ConfigTest, NamesWhatIsWrongInTheFile) {
   const struct {
     const char* content;
@@ -119,6 +137,8 @@ TEST_F(ConfigTest, NamesWhatIsWrongInTheFile) {
       {"reserve = '1 parsec'", "reserve"},
       {"max_connections = -1", "max_connections"},
       {"max_connections = 0", "max_connections"},
+      {"max_frames_per_turn = 0", "max_frames_per_turn"},
+      {"rate_limit_window_ms = 0", "rate_limit_window_ms"},
       {"ack = 'never'", "ack"},
       {"log_level = 'loud'", "log_level"},
       {"touch_granularity_ms = 0.5", "touch_granularity_ms"},
