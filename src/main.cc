@@ -48,15 +48,17 @@ void start_logging(const std::string& level) {
 /// Tells now and then how far the recovery is, so that a long start does not look like a dead one.
 class ProgressLog {
  public:
+  explicit ProgressLog(const char* doing) : doing_(doing) {}
   bool operator()(Sequence done, Sequence end) {
     if (Clock::now() - last_ >= std::chrono::seconds(3)) {
       last_ = Clock::now();
-      spdlog::info("recovering: {} of {} events", done, end);
+      spdlog::info("{}: {} of {} events", doing_, done, end);
     }
     return !server::stop_asked();
   }
 
  private:
+  const char* doing_;
   Clock::time_point last_{Clock::now()};
 };
 
@@ -93,7 +95,7 @@ int fail(int exit_code, const absl::Status& status) {
 Result<service::State> recover(const storage::Log& log, const storage::OpenedDirectory& directory,
                                std::optional<service::State> loaded) {
   service::ReplayOptions options;
-  options.progress = ProgressLog();
+  options.progress = ProgressLog("replaying the log");
   options.on_contradiction = [](const service::Contradiction& found) {
     spdlog::error("the state that was served at sequence {} is not the one that the log gives, which counts",
                   found.noted.sequence);
@@ -121,6 +123,7 @@ int serve(const server::Config& config) {
   open.ack = config.ack == "wal" ? storage::Ack::kWal : storage::Ack::kAnchor;
   open.accept_loss = config.accept_loss;
   open.cancelled = server::stop_asked;
+  open.checking = ProgressLog("checking the log");
   std::optional<service::State> loaded;
   open.load_snapshot = [&loaded](storage::SnapshotReader& reader) {
     Result<service::State> state = service::load_snapshot(reader);

@@ -195,7 +195,10 @@ class Opening {
     LogCheck check{db_path_, std::nullopt, anchor_.head, std::move(start)};
     if (head_is_known) check.log_id = anchor_.log_id;
     if (deliberate_bug(DeliberateBug::kNoAnchor)) check.anchor = {0, MerkleFrontier().root(), 0};
-    return options_.check_in_process ? check_log(files_, check) : check_log_in_child(check, options_.cancelled);
+    if (options_.check_in_process) return check_log(files_, check);
+    return check_log_in_child(check, options_.cancelled, [this](Sequence verified) {
+      if (options_.checking) options_.checking(verified, anchor_.head.sequence);
+    });
   }
 
   /// Takes the newest snapshot that can be taken, and checks the log from there. False: there is none, or the log does

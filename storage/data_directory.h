@@ -40,6 +40,8 @@ struct OpenOptions {
   /// Takes a snapshot, of this log and not beyond the anchor, to its last page; newest first, until one is taken: the
   /// check of the log then begins where that ends. Runs beside the check. Empty: snapshots are not looked at.
   std::function<absl::Status(SnapshotReader&)> load_snapshot{};
+  /// Told several times a second how far the check of the log is, and where it ends at least. Any thread.
+  std::function<void(Sequence verified, Sequence end)> checking{};
 };
 
 /// A data directory, opened to be served.

@@ -147,36 +147,50 @@ class Descriptor {
   int number_;
 };
 
-/// A number in memory that a child writes and that outlives it.
-class SharedNumber {
+/// How far a child is, in memory that it writes and that outlives it.
+class SharedProgress {
  public:
+  /// Of what it verified: the number of the last chunk, and the sequence where that ends.
+  struct Place {
+    std::uint64_t chunk_number{};
+    Sequence sequence{};
+  };
+
   /// Shares what the descriptor holds; it stays the caller's. Where there is no memory for that, it stays 0.
-  explicit SharedNumber(int descriptor) {
-    void* const at = ::mmap(nullptr, sizeof(Number), PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
-    if (at != MAP_FAILED) number_ = static_cast<Number*>(at);
+  explicit SharedProgress(int descriptor) {
+    void* const at = ::mmap(nullptr, sizeof(Numbers), PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+    if (at != MAP_FAILED) numbers_ = static_cast<Numbers*>(at);
   }
-  ~SharedNumber() {
-    if (number_ != nullptr) ::munmap(number_, sizeof(Number));
+  ~SharedProgress() {
+    if (numbers_ != nullptr) ::munmap(numbers_, sizeof(Numbers));
   }
-  SharedNumber(const SharedNumber&) = delete;
-  SharedNumber& operator=(const SharedNumber&) = delete;
-  std::uint64_t get() const { return number_ == nullptr ? 0 : number_->load(std::memory_order_relaxed); }
-  void set(std::uint64_t value) {
-    if (number_ != nullptr) number_->store(value, std::memory_order_relaxed);
+  SharedProgress(const SharedProgress&) = delete;
+  SharedProgress& operator=(const SharedProgress&) = delete;
+  Place get() const {
+    if (numbers_ == nullptr) return {};
+    return {numbers_->chunk_number.load(std::memory_order_relaxed), numbers_->sequence.load(std::memory_order_relaxed)};
+  }
+  void set(const LogPoint& end) {
+    if (numbers_ == nullptr) return;
+    numbers_->chunk_number.store(end.chunk_number, std::memory_order_relaxed);
+    numbers_->sequence.store(end.sequence(), std::memory_order_relaxed);
   }
 
   /// A descriptor to share one with, apart from those that a child has for something else; negative: there is none.
   static int make() {
     const Descriptor memory(::memfd_create("log check", MFD_CLOEXEC));
-    if (memory.number() < 0 || ::ftruncate(memory.number(), sizeof(Number)) != 0) return -1;
+    if (memory.number() < 0 || ::ftruncate(memory.number(), sizeof(Numbers)) != 0) return -1;
     return ::fcntl(memory.number(), F_DUPFD_CLOEXEC, kProgressDescriptor + 1);
   }
 
  private:
   using Number = std::atomic<std::uint64_t>;
+  struct Numbers {
+    Number chunk_number, sequence;
+  };
   static_assert(
       Number::is_always_lock_free);  // so it is the bare number, zeroed memory is 0, and processes can share it
-  Number* number_{};
+  Numbers* numbers_{};
 };
 
 Result<pid_t> spawn_check(const LogCheck& check, int verdict_to, int progress_to) {
@@ -196,12 +210,12 @@ Result<pid_t> spawn_check(const LogCheck& check, int verdict_to, int progress_to
   return child;
 }
 
-/// All that is written to `descriptor`. nullopt: cancelled before its end.
-std::optional<std::string> read_all(int descriptor, const std::function<bool()>& cancelled) {
+/// All that is written to `descriptor`. nullopt: `go_on`, asked several times a second, says no before its end.
+std::optional<std::string> read_all(int descriptor, const std::function<bool()>& go_on) {
   std::string all;
   char buffer[4096];
   for (;;) {
-    if (cancelled && cancelled()) return std::nullopt;
+    if (!go_on()) return std::nullopt;
     pollfd ready{descriptor, POLLIN, 0};
     // A signal that cancels wakes it; the time is for one that comes just before the call.
     if (::poll(&ready, 1, kAskCancelledMs) <= 0) continue;
@@ -238,19 +252,22 @@ absl::Status why_it_ended(int status) {
   }
 }
 
-Ended run_child(const LogCheck& check, const std::function<bool()>& cancelled) {
+Ended run_child(const LogCheck& check, const std::function<bool()>& cancelled, const CheckProgress& progress) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return {system_error("make a pipe", errno), "", 0};
   const Descriptor verdict_from(ends[0]);
   Descriptor verdict_to(ends[1]);
-  const Descriptor progress(SharedNumber::make());
-  if (progress.number() < 0) return {system_error("share memory with the check of the log", errno), "", 0};
-  const SharedNumber verified(progress.number());
-  const Result<pid_t> child = spawn_check(check, verdict_to.number(), progress.number());
+  const Descriptor shared(SharedProgress::make());
+  if (shared.number() < 0) return {system_error("share memory with the check of the log", errno), "", 0};
+  const SharedProgress verified(shared.number());
+  const Result<pid_t> child = spawn_check(check, verdict_to.number(), shared.number());
   if (!child.ok()) return {child.status(), "", 0};
   verdict_to.close();
 
-  std::optional<std::string> verdict = read_all(verdict_from.number(), cancelled);
+  std::optional<std::string> verdict = read_all(verdict_from.number(), [&] {
+    if (progress) progress(std::max(verified.get().sequence, check.start.sequence()));
+    return !cancelled || !cancelled();
+  });
   if (!verdict) ::kill(*child, SIGKILL);
   int status = 0;
   while (::waitpid(*child, &status, 0) < 0) {
@@ -258,7 +275,7 @@ Ended run_child(const LogCheck& check, const std::function<bool()>& cancelled) {
   }
   if (!verdict) return {absl::CancelledError("the check of the log was cancelled"), "", 0};
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {absl::OkStatus(), *std::move(verdict), 0};
-  return {why_it_ended(status), "", verified.get()};
+  return {why_it_ended(status), "", verified.get().chunk_number};
 }
 
 bool write_all(int descriptor, std::string_view bytes) {
@@ -274,7 +291,7 @@ bool write_all(int descriptor, std::string_view bytes) {
 }  // namespace
 
 LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const LogCheck& check,
-                     const std::function<void(std::uint64_t chunk_number)>& on_chunk) {
+                     const std::function<void(const LogPoint& end)>& on_chunk) {
   LogVerdict verdict;
   const Result<std::unique_ptr<Database>> opened = Database::open_read_only(files, check.database, &verdict.warnings);
   if (!opened.ok()) {
@@ -286,7 +303,7 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
   const absl::Status meta = check_meta(database, check.log_id, verdict);
   CheckedLog checked =
       check_chunks(*database.chunks(), check.start, check.anchor, [&](const LogPoint& end, const Chunk&) {
-        if (on_chunk) on_chunk(end.chunk_number);
+        if (on_chunk) on_chunk(end);
         return !check.last_chunk || end.chunk_number < *check.last_chunk;
       });
   verdict.end = checked.end;
@@ -305,9 +322,10 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
   return verdict;
 }
 
-LogVerdict check_log_in_child(const LogCheck& check, const std::function<bool()>& cancelled) {
+LogVerdict check_log_in_child(const LogCheck& check, const std::function<bool()>& cancelled,
+                              const CheckProgress& progress) {
   if (!main_answers_checks) return failed(absl::InternalError("main() does not call run_log_check_if_asked()"));
-  const Ended ended = run_child(check, cancelled);
+  const Ended ended = run_child(check, cancelled, progress);
   if (ended.problem.ok()) return decode_verdict(ended.verdict);
   if (!absl::IsDataLoss(ended.problem)) return failed(ended.problem);
 
@@ -317,7 +335,7 @@ LogVerdict check_log_in_child(const LogCheck& check, const std::function<bool()>
   if (ended.verified > check.start.chunk_number) {
     LogCheck again = check;
     again.last_chunk = ended.verified;
-    const Ended up_to_there = run_child(again, cancelled);
+    const Ended up_to_there = run_child(again, cancelled, progress);
     if (!up_to_there.problem.ok() && !absl::IsDataLoss(up_to_there.problem)) return failed(up_to_there.problem);
     if (up_to_there.problem.ok()) verdict = decode_verdict(up_to_there.verdict);
   }
@@ -344,11 +362,11 @@ std::optional<int> run_log_check_if_asked(int argc, char** argv, std::shared_ptr
   const rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
 
-  SharedNumber verified(kProgressDescriptor);
+  SharedProgress verified(kProgressDescriptor);
   LogVerdict verdict;
   try {
     if (!files) files = rocksdb::FileSystem::Default();
-    verdict = check_log(files, decode_check(argv[2], argv[3]), [&](std::uint64_t number) { verified.set(number); });
+    verdict = check_log(files, decode_check(argv[2], argv[3]), [&](const LogPoint& end) { verified.set(end); });
   } catch (const std::bad_alloc&) {
     verdict = failed(absl::UnavailableError("there is not enough memory to check the log"));
   }

@@ -151,7 +151,7 @@ void Projection::insert(const CheckpointCreated& event) {
     node.next_sibling = node.parent->first_child;
     return_to_siblings(node);
   }
-  run.live.insert(&node);
+  run.live.insert(run.live.end(), &node);  // most often it is the last
   enter_indexes(node);
   ++live_count;
   node.digest = digest_of(meta_of(node));
@@ -200,7 +200,7 @@ void Projection::restore_state(Node& node, CheckpointState to, std::uint64_t siz
   for (const EntityId& id : broken) set_ancestors_complete(nodes.at(id), true);
   if (!node.is_live()) {
     ++live_count;
-    node.run->live.insert(&node);
+    node.run->live.insert(node.run->live.end(), &node);
     return_to_siblings(node);
   }
   change(node, to, size_bytes, std::move(storage_path));

@@ -116,6 +116,19 @@ TEST_F(LogCheckTest, AcceptsNoLossByACrashThatCameBeforeAnyChunk) {
   EXPECT_EQ(verify_data_directory(data_)->end.sequence, kRecords);
 }
 
+TEST_F(LogCheckTest, TellsHowFarItIs) {
+  OpenOptions opening = options();
+  std::vector<std::pair<Sequence, Sequence>> told;
+  opening.checking = [&](Sequence verified, Sequence end) { told.emplace_back(verified, end); };
+  ASSERT_TRUE(open_data_directory(opening).ok());
+  ASSERT_FALSE(told.empty()) << "it is told before it waits";
+  EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
+  for (const auto& [verified, end] : told) {
+    EXPECT_LE(verified, end);
+    EXPECT_EQ(end, kRecords);
+  }
+}
+
 TEST_F(LogCheckTest, TakesItsBeingKilledForNoVerdict) {
   for (const int signal : {SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGXCPU}) {
     const ReadTrap trap(ReadTrap::Kind::kSignal, signal, table_, blocks_[3]);
