@@ -161,17 +161,19 @@ class KillRun {
     if (load_) {
       if (const absl::Status synced = load_->sync(); !synced.ok()) return synced;
     }
+    std::vector<std::string> environment;
+    if (!point.empty()) environment.push_back(fmt::format("{}={}", storage::kCrashPointVariable, point));
     return ServiceProcess::start(program_, {"--data-dir", directory_ + "/data", "--listen", address_},
-                                 directory_ + "/errors", point);
+                                 directory_ + "/errors", environment);
   }
   /// False: it does not serve.
   bool wait_until_ready(ServiceProcess& service) {
-    const std::optional<std::uint64_t> events = service.wait_until_ready(kStartPatience);
-    if (!events) return false;
+    const std::optional<ServiceProcess::Ready> ready = service.wait_until_ready(kStartPatience);
+    if (!ready) return false;
     result_.recovery_ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - started_).count());
-    if (*events < highest_before_) {
+    if (ready->events < highest_before_) {
       ++result_.lost;
-      fail(fmt::format("{} events were recovered, and {} were acknowledged", *events, highest_before_));
+      fail(fmt::format("{} events were recovered, and {} were acknowledged", ready->events, highest_before_));
     }
     return true;
   }

@@ -6,6 +6,8 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <sstream>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -16,8 +18,6 @@
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include "storage/crash_point.h"
 
 namespace tensorforge::crashtest {
 namespace {
@@ -40,6 +40,19 @@ std::chrono::milliseconds left_until(Clock::time_point deadline) {
                   std::chrono::milliseconds(0));
 }
 
+/// nullopt: it does not say that it is ready, or not to the end of the line.
+std::optional<ServiceProcess::Ready> parse_ready(const std::string& output) {
+  constexpr std::string_view kStart = "ready on ";
+  const std::size_t begin = output.find(kStart);
+  if (begin == std::string::npos || output.find('\n', begin) == std::string::npos) return std::nullopt;
+  std::istringstream line(output.substr(begin + kStart.size()));
+  ServiceProcess::Ready ready;
+  std::getline(line, ready.address, ',');
+  line >> ready.events;
+  ready.port = static_cast<std::uint16_t>(std::strtoul(&ready.address[ready.address.rfind(':') + 1], nullptr, 10));
+  return ready;
+}
+
 }  // namespace
 
 void end_with_service_at_sigterm() {
@@ -57,12 +70,12 @@ std::string service_path() {
 }
 
 Result<ServiceProcess> ServiceProcess::start(const std::string& program, const std::vector<std::string>& arguments,
-                                             const std::string& errors_path, const std::string& crash_point) {
+                                             const std::string& errors_path,
+                                             const std::vector<std::string>& environment) {
   std::vector<std::string> words{program};
   words.insert(words.end(), arguments.begin(), arguments.end());
-  std::vector<std::string> variables;
+  std::vector<std::string> variables = environment;
   for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
-  if (!crash_point.empty()) variables.push_back(fmt::format("{}={}", storage::kCrashPointVariable, crash_point));
 
   std::array<int, 2> ends{};
   if (pipe2(ends.data(), O_CLOEXEC) != 0) return absl::InternalError("no pipe can be made");
@@ -99,19 +112,29 @@ ServiceProcess::~ServiceProcess() {
   close(output_);
 }
 
-std::optional<std::uint64_t> ServiceProcess::wait_until_ready(std::chrono::milliseconds patience) {
+bool ServiceProcess::read_some() {
+  std::array<char, 4'096> buffer{};
+  const ssize_t size = read(output_, buffer.data(), buffer.size());
+  if (size <= 0) return false;
+  text_.append(buffer.data(), static_cast<std::size_t>(size));
+  return true;
+}
+
+std::optional<ServiceProcess::Ready> ServiceProcess::wait_until_ready(std::chrono::milliseconds patience) {
   const Clock::time_point deadline = Clock::now() + patience;
-  while (text_.find('\n') == std::string::npos) {
+  std::optional<Ready> ready;
+  while (!(ready = parse_ready(text_))) {
     pollfd readable{output_, POLLIN, 0};
     if (poll(&readable, 1, static_cast<int>(left_until(deadline).count())) <= 0) return std::nullopt;
-    std::array<char, 256> buffer{};
-    const ssize_t size = read(output_, buffer.data(), buffer.size());
-    if (size <= 0) return std::nullopt;
-    text_.append(buffer.data(), static_cast<std::size_t>(size));
+    if (!read_some()) return std::nullopt;
   }
-  const std::size_t comma = text_.find(", ");  // "ready on HOST:PORT, N events, recovered in T ms"
-  if (!text_.starts_with("ready on ") || comma == std::string::npos) return std::nullopt;
-  return std::strtoull(text_.c_str() + comma + 2, nullptr, 10);
+  return ready;
+}
+
+std::string ServiceProcess::output() {
+  while (read_some()) {
+  }
+  return text_;
 }
 
 void ServiceProcess::signal(int number) const {

@@ -21,22 +21,33 @@ std::string service_path();
 /// Threads: belongs to one.
 class ServiceProcess {
  public:
-  /// kInternal: it cannot be started.
+  /// Runs `program`; what it says in standard error goes behind what the file `errors_path` holds. `environment` is
+  /// "NAME=value" each, and goes before what this process has. kInternal: it cannot be started.
   static Result<ServiceProcess> start(const std::string& program, const std::vector<std::string>& arguments,
-                                      const std::string& errors_path, const std::string& crash_point);
+                                      const std::string& errors_path, const std::vector<std::string>& environment = {});
   ServiceProcess(ServiceProcess&& other) noexcept;
   ServiceProcess& operator=(ServiceProcess&&) = delete;
   /// Kills it if it runs.
   ~ServiceProcess();
 
-  /// How many events it recovered, once it serves; nullopt: it ended before, or does not in that time.
-  std::optional<std::uint64_t> wait_until_ready(std::chrono::milliseconds);
+  /// From "ready on HOST:PORT, N events, recovered in T ms".
+  struct Ready {
+    std::string address;
+    std::uint16_t port{};
+    std::uint64_t events{};
+  };
+  /// nullopt: it ended before it served, or does not in that time.
+  std::optional<Ready> wait_until_ready(std::chrono::milliseconds);
+  pid_t pid() const { return pid_; }
   void signal(int number) const;
   /// The exit code, or minus the signal that ended it; nullopt: it runs on.
   std::optional<int> wait_for_end(std::chrono::milliseconds);
+  /// What it wrote to standard output; after its end.
+  std::string output();
 
  private:
   ServiceProcess(pid_t pid, int output) : pid_(pid), output_(output) {}
+  bool read_some();
   pid_t pid_;
   int output_;  ///< its standard output, to be read
   std::string text_;

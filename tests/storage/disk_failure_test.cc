@@ -1,11 +1,13 @@
 #include <algorithm>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "crashtest/simulated_disk.h"
 #include "storage/data_directory.h"
 #include "tests/storage/log_fixture.h"
 #include "tests/support/fault_file_system.h"
@@ -140,26 +142,37 @@ TEST_F(DiskFailureTest, AtAnyPointOfAFirstStartLeavesADirectoryThatStarts) {
   }
 }
 
-TEST_F(DiskFailureTest, ByAPowerCutTakesNothingThatWasAcknowledged) {
+TEST(PowerCut, TakesNothingThatWasAcknowledged) {
+  using crashtest::SimulatedDisk;
+  const auto changes = [](SimulatedDisk::Operation operation) {
+    return operation == SimulatedDisk::Operation::kWrite || operation == SimulatedDisk::Operation::kSync ||
+           operation == SimulatedDisk::Operation::kRename || operation == SimulatedDisk::Operation::kSyncDirectory;
+  };
+  std::mt19937_64 random(1);
+  auto disk = std::make_shared<SimulatedDisk>();
+  const auto options = [&disk](Ack ack) {
+    OpenOptions made{"/data", ack, false, disk};
+    made.check_in_process = true;
+    return made;
+  };
   Sequence acknowledged = 0;
   for (int n = 1; n <= 24; ++n) {
     SCOPED_TRACE(testing::Message() << "the power goes at call " << n);
     {
-      disk_->set_fault({});
       Served served(options(n % 2 == 0 ? Ack::kWal : Ack::kAnchor));
       ASSERT_TRUE(served.opening().ok()) << served.opening();
       ASSERT_GE(served.end().sequence, acknowledged);
       int seen = 0;
-      disk_->set_fault([&](const FaultFileSystem::Call&) {
-        return ++seen < n ? IOStatus::OK() : IOStatus::IOError("the power is off");
+      disk->set_hook([&](const SimulatedDisk::Call& call) {
+        if (!changes(call.operation) || ++seen < n) return SimulatedDisk::Fault{};
+        return SimulatedDisk::Fault{IOStatus::IOError("the power is off"), 0};
       });
       Result<Sequence> last = acknowledged;
       while ((last = served.append(make_group(served.end(), 3))).ok()) acknowledged = *last;
     }
-    disk_->lose_power();
+    disk = disk->after_power_cut(random);
   }
-  disk_->set_fault({});
-  Served served(options());
+  Served served(options(Ack::kAnchor));
   const std::vector<std::string> records = all_records(served.journal());
   ASSERT_GE(records.size(), acknowledged);
   EXPECT_GT(acknowledged, 0U);

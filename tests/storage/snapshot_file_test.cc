@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <bit>
 #include <filesystem>
+#include <memory>
+#include <random>
 #include <set>
 #include <string>
 #include <vector>
@@ -12,15 +14,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "crashtest/simulated_disk.h"
 #include "storage/bytes.h"
 #include "storage/crc32c.h"
+#include "storage/files.h"
 #include "tests/storage/log_fixture.h"
-#include "tests/support/fault_file_system.h"
 
 namespace tensorforge::storage {
 namespace {
 
-using test::FaultFileSystem;
+using rocksdb::IOStatus;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -35,7 +38,10 @@ LogPoint point_at(Sequence sequence) {
 class SnapshotFile : public testing::Test {
  protected:
   absl::Status write(Sequence sequence, const std::vector<std::string>& pages) {
-    const Result<std::unique_ptr<SnapshotWriter>> writer = store_.create({kLog, 0xabcd, point_at(sequence)});
+    return write(store_, sequence, pages);
+  }
+  static absl::Status write(const SnapshotStore& store, Sequence sequence, const std::vector<std::string>& pages) {
+    const Result<std::unique_ptr<SnapshotWriter>> writer = store.create({kLog, 0xabcd, point_at(sequence)});
     if (!writer.ok()) return writer.status();
     for (const std::string& page : pages) {
       if (absl::Status status = (*writer)->add(page); !status.ok()) return status;
@@ -51,8 +57,9 @@ class SnapshotFile : public testing::Test {
       pages.emplace_back(**page);
     }
   }
-  Result<std::vector<std::string>> read(Sequence sequence) {
-    const Result<std::unique_ptr<SnapshotReader>> reader = store_.open(sequence);
+  Result<std::vector<std::string>> read(Sequence sequence) { return read(store_, sequence); }
+  static Result<std::vector<std::string>> read(const SnapshotStore& store, Sequence sequence) {
+    const Result<std::unique_ptr<SnapshotReader>> reader = store.open(sequence);
     if (!reader.ok()) return reader.status();
     return read(**reader);
   }
@@ -64,8 +71,7 @@ class SnapshotFile : public testing::Test {
   }
 
   const TemporaryDirectory directory_;
-  const std::shared_ptr<FaultFileSystem> files_ = std::make_shared<FaultFileSystem>();
-  const SnapshotStore store_{files_, directory_.path().string()};
+  const SnapshotStore store_{nullptr, directory_.path().string()};
   const std::vector<std::string> pages_{"first", std::string(3'000, 'x'), "3"};
 };
 
@@ -164,37 +170,47 @@ TEST_F(SnapshotFile, UnderAnotherNameIsRefused) {
 }
 
 TEST_F(SnapshotFile, IsWholeOrNotThereAfterAFailureOfEachCall) {
-  ASSERT_TRUE(write(4, {"the one before"}).ok());
-  files_->set_fault({});
-  ASSERT_TRUE(write(5, pages_).ok());
-  const std::size_t calls = files_->calls().size();
-  ASSERT_GE(calls, 10U);  // head, 3 pages of two writes each, end, sync, rename, directory sync
-  std::filesystem::remove(file(5));
-  for (std::size_t failing = 1; failing <= calls; ++failing) {
-    SCOPED_TRACE(testing::Message() << "call " << failing << " of " << calls);
-    files_->set_fault([&, n = std::size_t{0}](const FaultFileSystem::Call&) mutable {
-      return ++n < failing ? rocksdb::IOStatus::OK() : rocksdb::IOStatus::IOError("the disk is gone");
+  using crashtest::SimulatedDisk;
+  const auto before = std::make_shared<SimulatedDisk>();
+  ASSERT_TRUE(before->CreateDir("/data", {}, nullptr).ok());
+  ASSERT_TRUE(sync_directory(*before, "/").ok());
+  ASSERT_TRUE(write({before, "/data"}, 4, {"the one before"}).ok());
+  std::size_t calls = 0;
+  for (std::size_t failing = 1;; ++failing) {
+    SCOPED_TRACE(testing::Message() << "call " << failing);
+    const std::shared_ptr<SimulatedDisk> disk = before->copy();
+    calls = 0;
+    disk->set_hook([&](const SimulatedDisk::Call&) {
+      return ++calls < failing ? SimulatedDisk::Fault{}
+                               : SimulatedDisk::Fault{IOStatus::IOError("the disk is gone"), 0};
     });
-    EXPECT_EQ(write(5, pages_).code(), absl::StatusCode::kUnavailable);
-    files_->set_fault({});
-    files_->lose_power();
-    const Result<std::vector<std::string>> found = read(5);
-    // With the rename done and the directory not synced either may happen, and here the name is there.
-    if (found.ok()) {
-      EXPECT_EQ(*found, pages_);
-      EXPECT_EQ(failing, calls);
-      std::filesystem::remove(file(5));
-    } else {
-      EXPECT_EQ(found.status().code(), absl::StatusCode::kNotFound);
+    const absl::Status written = write({disk, "/data"}, 5, pages_);
+    disk->set_hook({});
+    const bool failed = calls >= failing;
+    EXPECT_EQ(written.code(), failed ? absl::StatusCode::kUnavailable : absl::StatusCode::kOk);
+    for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+      std::mt19937_64 random(seed);
+      const SnapshotStore found{disk->after_power_cut(random), "/data"};
+      const Result<std::vector<std::string>> pages = read(found, 5);
+      if (pages.ok()) {
+        EXPECT_EQ(*pages, pages_);
+      } else {
+        EXPECT_TRUE(failed) << "it was written";
+        EXPECT_EQ(pages.status().code(), absl::StatusCode::kNotFound);
+      }
+      EXPECT_EQ(read(found, 4).value(), std::vector<std::string>{"the one before"});
     }
-    EXPECT_EQ(read(4).value(), std::vector<std::string>{"the one before"});
+    if (!failed) break;
   }
-  // What is left under way does not disturb the next one, and goes with it.
+  EXPECT_GE(calls, 10U);  // head, 3 pages of two writes each, end, sync, rename, directory sync
+}
+
+TEST_F(SnapshotFile, LeftUnderWayGoesWithTheNextOne) {
   ASSERT_TRUE(write(5, pages_).ok());
   write_bytes(directory_.path() / "snapshots/9.new", "half");
   ASSERT_TRUE(store_.prune().ok());
   EXPECT_FALSE(std::filesystem::exists(directory_.path() / "snapshots/9.new"));
-  EXPECT_THAT(store_.list().value(), ElementsAre(4, 5));
+  EXPECT_THAT(store_.list().value(), ElementsAre(5));
 }
 
 TEST_F(SnapshotFile, OtherFilesInTheDirectoryAreNobodysBusiness) {

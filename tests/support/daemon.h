@@ -1,38 +1,30 @@
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include <sys/types.h>
 
+#include "crashtest/service_process.h"
 #include "tests/support/files.h"
 
 namespace tensorforge::test {
 
-/// A process of the real `tensorforged`.
+/// A process of the real `tensorforged`, for as long as this is there.
 class Daemon {
  public:
   enum class Wait { kUntilReady, kNot };
   /// Runs it with `arguments` (and `environment`, "NAME=value"), and returns when it is ready or has ended, or at once.
   explicit Daemon(const std::vector<std::string>& arguments, const std::vector<std::string>& environment = {},
                   Wait = Wait::kUntilReady);
-  /// Kills it if it runs.
-  ~Daemon();
-  Daemon(const Daemon&) = delete;
-  Daemon& operator=(const Daemon&) = delete;
 
-  /// Set if it became ready: from "ready on HOST:PORT, N events, recovered in T ms".
-  struct Ready {
-    std::string address;
-    std::uint16_t port{};
-    std::uint64_t events{};
-  };
+  using Ready = crashtest::ServiceProcess::Ready;
+  /// Set if it became ready.
   const std::optional<Ready>& ready() const { return ready_; }
 
-  pid_t pid() const { return pid_; }
-  void signal(int number);
+  pid_t pid() const { return process_.pid(); }
+  void signal(int number) { process_.signal(number); }
   /// Waits for its end: its exit code, or minus the signal that ended it.
   int wait();
   int stop();
@@ -44,14 +36,11 @@ class Daemon {
   std::string errors() const;
 
  private:
-  bool read_output();  // one read; false at its end
+  std::string errors_path() const { return (scratch_.path() / "stderr").string(); }
 
   TemporaryDirectory scratch_;
-  pid_t pid_{-1};
-  int output_{-1};
-  std::string output_text_;
+  crashtest::ServiceProcess process_;
   std::optional<Ready> ready_;
-  std::optional<int> exit_code_;
 };
 
 }  // namespace tensorforge::test

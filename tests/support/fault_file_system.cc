@@ -1,21 +1,8 @@
 #include "tests/support/fault_file_system.h"
 
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 namespace tensorforge::test {
-namespace {
-
-std::string read_bytes(const std::string& path) {
-  std::ostringstream bytes;
-  bytes << std::ifstream(path, std::ios::binary).rdbuf();
-  return bytes.str();
-}
-
-}  // namespace
-
 using rocksdb::IODebugContext;
 using rocksdb::IOOptions;
 using rocksdb::IOStatus;
@@ -36,18 +23,14 @@ class FaultFileSystem::WritableFile final : public rocksdb::FSWritableFileOwnerW
   }
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
     const IOStatus fault = system_.ask(Operation::kSync, path_);
-    return fault.ok() ? noting(FSWritableFileOwnerWrapper::Sync(options, debug)) : fault;
+    return fault.ok() ? FSWritableFileOwnerWrapper::Sync(options, debug) : fault;
   }
   IOStatus Fsync(const IOOptions& options, IODebugContext* debug) override {
     const IOStatus fault = system_.ask(Operation::kSync, path_);
-    return fault.ok() ? noting(FSWritableFileOwnerWrapper::Fsync(options, debug)) : fault;
+    return fault.ok() ? FSWritableFileOwnerWrapper::Fsync(options, debug) : fault;
   }
 
  private:
-  IOStatus noting(IOStatus status) {
-    if (status.ok()) system_.note_synced_size(path_);
-    return status;
-  }
   FaultFileSystem& system_;
   const std::string path_;
 };
@@ -61,11 +44,8 @@ class FaultFileSystem::RandomRWFile final : public rocksdb::FSRandomRWFileOwnerW
     return fault.ok() ? FSRandomRWFileOwnerWrapper::Write(offset, data, options, debug) : fault;
   }
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
-    IOStatus fault = system_.ask(Operation::kSync, path_);
-    if (!fault.ok()) return fault;
-    IOStatus status = FSRandomRWFileOwnerWrapper::Sync(options, debug);
-    if (status.ok()) system_.note_synced_bytes(path_);
-    return status;
+    const IOStatus fault = system_.ask(Operation::kSync, path_);
+    return fault.ok() ? FSRandomRWFileOwnerWrapper::Sync(options, debug) : fault;
   }
 
  private:
@@ -101,28 +81,6 @@ std::vector<FaultFileSystem::Call> FaultFileSystem::calls() const {
   return calls_;
 }
 
-void FaultFileSystem::note_synced_size(const std::string& path) {
-  const std::uintmax_t size = std::filesystem::file_size(path);
-  const std::lock_guard lock(mutex_);
-  synced_sizes_[path] = size;
-}
-
-void FaultFileSystem::note_synced_bytes(const std::string& path) {
-  std::string bytes = read_bytes(path);
-  const std::lock_guard lock(mutex_);
-  synced_bytes_[path] = std::move(bytes);
-}
-
-void FaultFileSystem::lose_power() {
-  const std::lock_guard lock(mutex_);
-  for (const auto& [path, size] : synced_sizes_) {
-    if (std::filesystem::exists(path)) std::filesystem::resize_file(path, size);
-  }
-  for (const auto& [path, bytes] : synced_bytes_) std::ofstream(path, std::ios::binary) << bytes;
-  synced_sizes_.clear();
-  synced_bytes_.clear();
-}
-
 void FaultFileSystem::set_free_bytes(std::optional<std::uint64_t> bytes) {
   const std::lock_guard lock(mutex_);
   free_bytes_ = bytes;
@@ -138,7 +96,6 @@ IOStatus FaultFileSystem::NewWritableFile(const std::string& path, const rocksdb
                                           std::unique_ptr<rocksdb::FSWritableFile>* result, IODebugContext* debug) {
   std::unique_ptr<rocksdb::FSWritableFile> file;
   IOStatus status = FileSystemWrapper::NewWritableFile(path, options, &file, debug);
-  if (status.ok()) note_synced_size(path);
   if (status.ok()) *result = std::make_unique<WritableFile>(*this, path, std::move(file));
   return status;
 }
@@ -155,7 +112,6 @@ IOStatus FaultFileSystem::NewRandomRWFile(const std::string& path, const rocksdb
                                           std::unique_ptr<rocksdb::FSRandomRWFile>* result, IODebugContext* debug) {
   std::unique_ptr<rocksdb::FSRandomRWFile> file;
   IOStatus status = FileSystemWrapper::NewRandomRWFile(path, options, &file, debug);
-  if (status.ok()) note_synced_bytes(path);
   if (status.ok()) *result = std::make_unique<RandomRWFile>(*this, path, std::move(file));
   return status;
 }
@@ -170,12 +126,8 @@ IOStatus FaultFileSystem::NewDirectory(const std::string& path, const IOOptions&
 
 IOStatus FaultFileSystem::RenameFile(const std::string& from, const std::string& to, const IOOptions& options,
                                      IODebugContext* debug) {
-  IOStatus status = ask(Operation::kRename, to);
-  if (status.ok()) status = FileSystemWrapper::RenameFile(from, to, options, debug);
-  if (!status.ok()) return status;
-  const std::lock_guard lock(mutex_);
-  if (const auto moved = synced_sizes_.extract(from)) synced_sizes_[to] = moved.mapped();
-  return status;
+  const IOStatus fault = ask(Operation::kRename, to);
+  return fault.ok() ? FileSystemWrapper::RenameFile(from, to, options, debug) : fault;
 }
 
 IOStatus FaultFileSystem::GetFreeSpace(const std::string& path, const IOOptions& options, std::uint64_t* bytes,

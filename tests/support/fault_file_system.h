@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -13,7 +12,8 @@
 
 namespace tensorforge::test {
 
-/// A file system whose disk fails where a test wants it to. All else goes to the machine's.
+/// The machine's file system, which fails where a test wants it to. One that forgets what was not synced is
+/// crashtest::SimulatedDisk.
 ///
 /// Threads: any.
 class FaultFileSystem final : public rocksdb::FileSystemWrapper {
@@ -34,8 +34,6 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
   void set_fault(Fault fault);
   /// Calls since the last set_fault(), the failed ones too.
   std::vector<Call> calls() const;
-  /// What a power cut leaves: every file that was written through this loses what was not synced. Nothing may be open.
-  void lose_power();
   void set_free_bytes(std::optional<std::uint64_t> bytes);
 
   rocksdb::IOStatus NewWritableFile(const std::string&, const rocksdb::FileOptions&,
@@ -56,16 +54,11 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
   class RandomRWFile;
   class Directory;
   rocksdb::IOStatus ask(Operation, const std::string& path);
-  void note_synced_size(const std::string& path);
-  void note_synced_bytes(const std::string& path);
 
   mutable std::mutex mutex_;
   Fault fault_;
   std::vector<Call> calls_;
   std::optional<std::uint64_t> free_bytes_;
-  /// What would be left of each file that was opened to be written: of one that is only appended to, so many bytes.
-  std::map<std::string, std::uintmax_t> synced_sizes_;
-  std::map<std::string, std::string> synced_bytes_;
 };
 
 /// Fails call number `n` (from 1) of that operation on paths that end so, and all after it, with `error`.
