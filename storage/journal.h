@@ -136,6 +136,9 @@ class Journal : public Log {
     /// The disk failed: final. Groups that were not reported durable may or may not be there at the next open, and
     /// every later one fails. Runs once.
     std::function<void(absl::Status)> failed;
+    /// The anchor covers everything up to here. Nobody is answered for it: it tells how far the anchor is behind where
+    /// `ack` is `wal`.
+    std::function<void(Sequence last)> anchored{};
   };
 
   /// Once, before the first submit(), with the journal idle.

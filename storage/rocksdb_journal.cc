@@ -187,10 +187,11 @@ void RocksDbJournal::anchor_heads() {
       changed_.notify_all();
       return;
     }
-    if (head.sequence <= durable_.sequence) continue;  // acknowledged when it was synced
-    durable_ = head;
+    const bool acknowledge = head.sequence > durable_.sequence;  // else it was when it was synced
+    if (acknowledge) durable_ = head;
     lock.unlock();
-    report_durable(head);
+    if (acknowledge) report_durable(head);
+    if (callbacks_.anchored) callbacks_.anchored(head.sequence);
     lock.lock();
   }
 }

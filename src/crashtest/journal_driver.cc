@@ -36,7 +36,7 @@ void JournalDriver::start(storage::Journal& journal) {
     const std::lock_guard lock(mutex_);
     journal_ = &journal;
     closed_ = true;
-    synced_ = durable_ = journal.durable_head().sequence;
+    synced_ = durable_ = anchored_ = journal.durable_head().sequence;
   }
   journal.start({[this](Sequence last) {
                    report({Event::Kind::kSynced, last, {}});
@@ -46,6 +46,12 @@ void JournalDriver::start(storage::Journal& journal) {
                  },
                  [this](const absl::Status& why) {
                    report({Event::Kind::kFailed, 0, why});
+                 },
+                 [this](Sequence last) {
+                   const std::lock_guard lock(mutex_);
+                   anchored_ = last;
+                   ++reports_;
+                   changed_.notify_all();
                  }});
 }
 
@@ -65,7 +71,13 @@ void JournalDriver::report(Event event) {
       break;
   }
   events_.push_back(std::move(event));
+  ++reports_;
   changed_.notify_all();
+}
+
+void JournalDriver::expect_durable_when_synced() {
+  const std::lock_guard lock(mutex_);
+  durable_when_synced_ = true;
 }
 
 void JournalDriver::submit(storage::Group group) {
@@ -78,14 +90,15 @@ void JournalDriver::submit(storage::Group group) {
 
 bool JournalDriver::busy() const {
   const std::lock_guard lock(mutex_);
-  return !events_.empty() || (!failed_ && (in_flight_ || synced_ > durable_));
+  return !events_.empty() || (!failed_ && (in_flight_ || synced_ > anchored_));
 }
 
 bool JournalDriver::quiet() const {
   if (failed_) return true;
+  if (durable_when_synced_ && durable_ < synced_) return false;  // the report is under way
   const bool writer_waits = !in_flight_ || waiting_[kLog];
   if (head_failed_) return in_flight_ && writer_waits;  // else the failure is about to be reported
-  return writer_waits && (synced_ <= durable_ || waiting_[kHead]);
+  return writer_waits && (synced_ <= anchored_ || waiting_[kHead]);
 }
 
 std::vector<JournalDriver::Event> JournalDriver::step(std::mt19937_64& random) {
@@ -96,9 +109,9 @@ std::vector<JournalDriver::Event> JournalDriver::step(std::mt19937_64& random) {
     const Lane lane = both ? static_cast<Lane>(random() % kLanes) : waiting_[kLog] ? kLog : kHead;
     waiting_[lane] = false;
     // What comes next of this thread is another call that waits, or a report.
-    const std::size_t reported = events_.size();
+    const std::uint64_t reported = reports_;
     changed_.notify_all();
-    changed_.wait(lock, [&] { return (waiting_[lane] || events_.size() > reported || head_failed_) && quiet(); });
+    changed_.wait(lock, [&] { return (waiting_[lane] || reports_ > reported || head_failed_) && quiet(); });
   }
   return std::exchange(events_, {});
 }

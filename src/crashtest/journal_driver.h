@@ -31,6 +31,8 @@ class JournalDriver {
 
   /// Starts the journal, which has to be closed before this ends.
   void start(storage::Journal&);
+  /// From the next group on the journal acknowledges what is synced (`--ack wal`), and is waited for that.
+  void expect_durable_when_synced();
   void submit(storage::Group group);
   bool busy() const;
   /// Lets one thread do the next thing, by chance, and waits until all of them wait again. What was reported.
@@ -49,7 +51,9 @@ class JournalDriver {
   bool closed_{};  ///< calls wait
   bool waiting_[kLanes]{};
   bool in_flight_{}, head_failed_{}, failed_{};
-  Sequence synced_{}, durable_{};
+  bool durable_when_synced_{};
+  Sequence synced_{}, durable_{}, anchored_{};
+  std::uint64_t reports_{};
   std::vector<Event> events_;
 };
 

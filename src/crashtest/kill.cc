@@ -163,7 +163,8 @@ class KillRun {
     }
     std::vector<std::string> environment;
     if (!point.empty()) environment.push_back(fmt::format("{}={}", storage::kCrashPointVariable, point));
-    return ServiceProcess::start(program_, {"--data-dir", directory_ + "/data", "--listen", address_},
+    const char* const ack = seed_ % 3 == 2 ? "wal" : "anchor";
+    return ServiceProcess::start(program_, {"--data-dir", directory_ + "/data", "--listen", address_, "--ack", ack},
                                  directory_ + "/errors", environment);
   }
   /// False: it does not serve.

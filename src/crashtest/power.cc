@@ -69,6 +69,7 @@ class PowerRun {
     World::Plan plan;
     plan.requests = portion_.operations.value_or(kRequests);
     plan.takes_snapshots = seed_ % 4 != 0;
+    plan.ack = ack_;
     plan.on_recovered = [this, where = std::move(where)](const Recovered& recovered) {
       const Verdict verdict = check_history(world_.calls(), kForever, recovered, before_);
       result_.add_findings(verdict, where);
@@ -109,7 +110,7 @@ class PowerRun {
     note(life.recovery_ms);
     for (int i = 0; i < kImages; ++i) look_at(*cut, fmt::format("{}, image {}", where, i + 1));
     disk_ = cut->after_power_cut(random_);
-    ++result_.faults["power cut"];
+    ++result_.faults[fault_];
   }
 
   static std::string describe(const World::Life& life) {
@@ -131,7 +132,7 @@ class PowerRun {
     const std::shared_ptr<SimulatedDisk> image = cut.after_power_cut(random_);
     const bool on_disk = one_in(random_, kOneOnDisk);
     const Inspection found = on_disk ? inspect_on_disk(*image, scratch_, witness()) : inspect(image, witness());
-    ++result_.faults["power cut"];
+    ++result_.faults[fault_];
     note(found.recovery_ms);
     if (!found.opening.ok()) {
       return result_.add_failure(fmt::format("{}: the service would not start: {}", where, found.opening.ToString()));
@@ -157,6 +158,8 @@ class PowerRun {
   Random random_;
   const Scratch& scratch_;
   const Portion& portion_;
+  const storage::Ack ack_{seed_ % 3 == 2 ? storage::Ack::kWal : storage::Ack::kAnchor};
+  const char* const fault_{ack_ == storage::Ack::kWal ? "power cut, --ack wal" : "power cut"};
   World world_;
   std::shared_ptr<SimulatedDisk> disk_ = std::make_shared<SimulatedDisk>();
   std::vector<Digest> before_;  ///< records that are durable for certain

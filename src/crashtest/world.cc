@@ -50,6 +50,7 @@ class World::Service {
         if (plan_.is_cut()) return {End::kCut, {}, 0};
       }
     }
+    if (plan_.ack == storage::Ack::kWal) driver_.expect_durable_when_synced();
     engine_.emplace(
         protocol::Config{}, world_.config_,
         protocol::Identity{journal.log_id(), "0.1.0", "anchor", world_.now_.wall_ms}, std::move(state),
