@@ -19,6 +19,8 @@
 
 #include <fmt/format.h>
 #include <openssl/rand.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 
 #include "service/recover.h"
 #include "service/service.h"
@@ -216,6 +218,7 @@ class Writer {
 };
 
 int run(const std::string& data_dir, std::uint64_t events, std::uint64_t live) {
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("recovery_log"));  // standard output is for the result
   storage::OpenOptions options;
   options.data_dir = data_dir;
   Result<storage::OpenedDirectory> directory = storage::open_data_directory(options);
