@@ -2,9 +2,13 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <future>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
@@ -13,6 +17,7 @@
 #include <unistd.h>
 
 #include "tests/recovery/recovery_test.h"
+#include "tests/support/raw_peer.h"
 
 namespace tensorforge {
 namespace {
@@ -142,14 +147,19 @@ TEST_F(FullDiskTest, IsFinalAndHarmlessWhereThereIsNoReserve) {
   expect_final_and_harmless(*daemon, load, *client);
 }
 
-/// One sync of the service fails, and the disk is well again: what was written is in doubt all the same.
-class FailingSyncTest : public DiskTest {
+/// The service runs with a module that comes between it and the disk.
+class PreloadTest : public DiskTest {
  protected:
   void SetUp() override {
     const std::string_view type = TENSORFORGE_BUILD_TYPE;
     // Their runtimes have to be loaded first.
     if (type == "Asan" || type == "Tsan") GTEST_SKIP() << "nothing can be preloaded beside a sanitizer";
   }
+};
+
+/// One sync of the service fails, and the disk is well again: what was written is in doubt all the same.
+class FailingSyncTest : public PreloadTest {
+ protected:
   void expect_one_failed_sync_to_be_final(const std::string& file) {
     const fs::path trigger = directory_.path() / "trigger", report = directory_.path() / "report";
     const auto daemon = start({"--reserve", "0"},
@@ -168,6 +178,53 @@ class FailingSyncTest : public DiskTest {
 TEST_F(FailingSyncTest, OfTheLogIsFinalAndHarmless) { expect_one_failed_sync_to_be_final(".log"); }
 
 TEST_F(FailingSyncTest, OfTheAnchorIsFinalAndHarmless) { expect_one_failed_sync_to_be_final("HEAD"); }
+
+/// Sends changes as fast as the service takes them, and reads no answer, until it is gone. The number of bytes sent.
+std::size_t flood(std::uint16_t port, int peer_number) {
+  test::RawPeer peer(port);
+  if (!peer.greet(SessionId{0x66, static_cast<std::uint8_t>(peer_number)})) return 0;
+  std::size_t sent = 0;
+  for (std::uint64_t number = 1;; ++number) {
+    registry::ModelMetadata model;
+    model.model_id = fmt::format("flood-{}-{}", peer_number, number);
+    model.version = test::kV1;
+    model.tags["payload"] = std::string(15'000, 'x');
+    Request request;
+    request.correlation_id = request.command_number = number;
+    request.body = Command(SingleCommand(registry::Command(registry::RegisterModel{model})));
+    const std::string frame = codec::encode_client_frame(request).value();
+    if (!peer.send(frame)) return sent;
+    sent += frame.size();
+  }
+}
+
+std::size_t most_resident_bytes(pid_t pid) {
+  std::ifstream status(fmt::format("/proc/{}/status", pid));
+  std::string word;
+  while (status >> word && word != "VmHWM:") {
+  }
+  std::size_t kibibytes = 0;
+  status >> kibibytes;
+  return kibibytes << 10U;
+}
+
+TEST_F(PreloadTest, ClientsFasterThanTheDiskTakeABoundedAmountOfMemory) {
+  const auto daemon = start({"--reserve", "0"}, {std::string("LD_PRELOAD=") + SLOW_SYNC_PATH, "SLOW_SYNC_MS=20"});
+  const auto client = connect();
+  std::vector<std::future<std::size_t>> floods;
+  for (int i = 0; i < 32; ++i) floods.push_back(std::async(std::launch::async, flood, port_, i));
+  for (int i = 0; i < 50; ++i) {
+    EXPECT_TRUE(client->call(registration(fmt::format("quiet-{}", i))).status.ok());
+  }
+  // What a model of the flood takes in the state: its payload, a little more for its other fields, and what the
+  // allocator rounds up.
+  const std::size_t state_bytes = status_of(*client).model_versions * 20'000;
+  const std::size_t resident = most_resident_bytes(daemon->pid());
+  daemon->kill();
+  std::size_t sent = 0;
+  for (auto& each : floods) sent += each.get();
+  EXPECT_LT(resident, state_bytes + (std::size_t{256} << 20U)) << "of " << sent << " bytes that came";
+}
 
 }  // namespace
 }  // namespace tensorforge
