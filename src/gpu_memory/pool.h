@@ -11,11 +11,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/container/node_hash_map.h"
+#include "absl/hash/hash.h"
 #include "gpu_memory/free_space.h"
 #include "gpu_memory/gpu_memory.h"
 #include "gpu_memory/placement.h"
@@ -24,6 +26,7 @@
 #include "gpu_memory/summary_tree.h"
 #include "platform/digest.h"
 #include "platform/entity_id.h"
+#include "platform/huge_pages.h"
 
 namespace tensorforge::gpu_memory {
 
@@ -36,7 +39,12 @@ struct TensorBlocks {
   std::size_t count{};
   std::unique_ptr<absl::btree_map<std::size_t, Block*>> by_offset;  ///< nullptr: the chain is short
 };
-using Tensors = absl::node_hash_map<std::string, TensorBlocks>;
+struct HashText {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view text) const { return absl::Hash<std::string_view>()(text); }
+};
+using Tensors = absl::node_hash_map<std::string, TensorBlocks, HashText, std::equal_to<>,
+                                    HugePageAllocator<std::pair<const std::string, TensorBlocks>>>;
 
 /// A live block: Allocated, Pinned or Cached. Its fields belong to the Pool, its Place to the Placement in that.
 struct Block : Place {
@@ -146,7 +154,7 @@ class Pool {
     static EntityId id_of(const Block* block) { return block->id; }
     bool operator()(const auto& a, const auto& b) const { return id_of(a) == id_of(b); }
   };
-  using ById = absl::flat_hash_set<Block*, IdHash, IdEqual>;
+  using ById = absl::flat_hash_set<Block*, IdHash, IdEqual, HugePageAllocator<Block*>>;
 
   ById::iterator iterator_at(EntityId id);
   Block& mutable_at(EntityId id) { return **iterator_at(id); }

@@ -4,12 +4,11 @@
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
-#include <new>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
-#include <sys/mman.h>
+#include "platform/huge_pages.h"
 
 namespace tensorforge::gpu_memory {
 
@@ -49,23 +48,15 @@ class Slab {
 
   void grow() {
     const std::size_t cells = std::clamp(cells_ / 2, kLeast, kMost);
-    const bool huge = cells == kMost;
-    const std::size_t alignment = huge ? kHugePage : std::max(alignof(Cell), kCacheLine);
-    const std::size_t bytes = (cells * sizeof(Cell) + alignment - 1) / alignment * alignment;
-    auto* const chunk = static_cast<Cell*>(std::aligned_alloc(alignment, bytes));
-    if (chunk == nullptr) throw std::bad_alloc();
+    auto* const chunk = static_cast<Cell*>(allocate_huge(cells == kMost ? kHugePageBytes : cells * sizeof(Cell)));
     chunks_.emplace_back(chunk);
-    // A large pool's objects are visited in no order, and with small pages each visit costs a walk through the page
-    // tables too. Where the kernel has none to give, all works as well.
-    if (huge) madvise(chunk, bytes, MADV_HUGEPAGE);
     cells_ += cells;
     fresh_ = chunk;
     fresh_end_ = chunk + cells;
   }
 
-  static constexpr std::size_t kCacheLine = 64, kHugePage = std::size_t{2} << 20U;
   static constexpr std::size_t kLeast = std::max<std::size_t>(1, 1'024 / sizeof(Cell)),
-                               kMost = kHugePage / sizeof(Cell);
+                               kMost = kHugePageBytes / sizeof(Cell);
   Cell* free_{};                  ///< given back
   Cell *fresh_{}, *fresh_end_{};  ///< never handed out
   std::size_t cells_{};

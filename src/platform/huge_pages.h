@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+
+#include <sys/mman.h>
+
+namespace tensorforge {
+
+inline constexpr std::size_t kHugePageBytes = std::size_t{2} << 20U;
+
+/// `bytes` of uninitialised memory, to be given back to std::free(). From the size of a huge page on they begin at one,
+/// and the kernel is asked to use such: what is visited in no order costs, with small pages, a walk through the page
+/// tables at each visit too. Where the kernel has none to give, all works as well. Throws std::bad_alloc.
+///
+/// Threads: any.
+inline void* allocate_huge(std::size_t bytes) {
+  if (bytes < kHugePageBytes) {
+    void* const memory = std::malloc(bytes);
+    if (memory == nullptr) throw std::bad_alloc();
+    return memory;
+  }
+  const std::size_t whole = (bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
+  void* const memory = whole < bytes ? nullptr : std::aligned_alloc(kHugePageBytes, whole);
+  if (memory == nullptr) throw std::bad_alloc();
+  madvise(memory, whole, MADV_HUGEPAGE);
+  return memory;
+}
+
+/// allocate_huge() for containers: for hash tables that grow large.
+template <class T>
+struct HugePageAllocator {
+  static_assert(alignof(T) <= alignof(std::max_align_t));
+  using value_type = T;
+
+  HugePageAllocator() = default;
+  template <class U>
+  HugePageAllocator(const HugePageAllocator<U>&) {}  // NOLINT(google-explicit-constructor): as allocators convert
+
+  T* allocate(std::size_t count) {
+    if (count > static_cast<std::size_t>(-1) / sizeof(T)) throw std::bad_array_new_length();
+    return static_cast<T*>(allocate_huge(count * sizeof(T)));
+  }
+  void deallocate(T* memory, std::size_t) { std::free(memory); }
+
+  friend bool operator==(const HugePageAllocator&, const HugePageAllocator&) { return true; }
+};
+
+}  // namespace tensorforge
