@@ -1,5 +1,7 @@
 #include "platform/deliberate_bug.h"
 
+#ifdef TENSORFORGE_DELIBERATE_BUGS  // else there is nothing of it
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdlib>
@@ -54,3 +56,5 @@ bool deliberate_bug(DeliberateBug bug) {
 }
 
 }  // namespace tensorforge
+
+#endif
