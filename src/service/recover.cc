@@ -140,7 +140,8 @@ absl::Status Replay::finish() const {
 }
 
 Result<State> replay_log(State from, const storage::Log& log, const Scan& scan, const ReplayOptions& options) {
-  const Sequence end = std::min(log.durable_head().sequence, options.until);
+  const Sequence log_end = log.durable_head().sequence;
+  const Sequence end = std::min(log_end, options.until);
   Sequence noted_interval = from.sequence / kNotedDigestInterval;
   Replay replay(std::move(from), options.until);
   Decoder decoder(scan, replay.state().sequence + 1);
@@ -159,6 +160,10 @@ Result<State> replay_log(State from, const storage::Log& log, const Scan& scan, 
     }
   }
   if (absl::Status status = replay.finish(); !status.ok()) return status;
+  if (options.until >= log_end && replay.state().sequence < log_end) {
+    return absl::DataLossError(
+        fmt::format("the log ends at sequence {}, but its records end at {}", log_end, replay.state().sequence));
+  }
   return replay.take();
 }
 

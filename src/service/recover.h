@@ -62,7 +62,8 @@ struct ReplayOptions {
 /// Goes on from `from` with the records that `scan` gives, which are those behind it. They are decoded on a thread of
 /// their own, beside the one that applies them.
 ///
-/// Errors as Replay's, and those of `scan`. kCancelled: `progress` said so.
+/// Errors as Replay's, and those of `scan`. kDataLoss: its records end before the log does.
+/// kCancelled: `progress` said so.
 using Scan = std::function<absl::Status(const storage::VisitRecords&)>;
 Result<State> replay_log(State from, const storage::Log&, const Scan& scan, const ReplayOptions&);
 

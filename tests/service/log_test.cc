@@ -1,4 +1,10 @@
 // Reading the log back: recovery, replay up to a sequence, and the reads that clients ask for.
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
 #include <gmock/gmock.h>
 
 #include "service/log_reader.h"
@@ -126,6 +132,31 @@ TEST_F(LogTest, RecoveryStopsAtDamage) {
   flush();
   journal_->damage(2);
   EXPECT_EQ(service::recover(*journal_).status().code(), StatusCode::kDataLoss);
+}
+
+TEST_F(LogTest, AReplayIsNeverSilentlyShorterThanTheLog) {
+  for (int i = 0; i < 10; ++i) run(register_model("m" + std::to_string(i)));
+  flush();
+  const auto replay = [&](std::size_t records, Sequence until) {
+    service::ReplayOptions options;
+    options.until = until;
+    const service::Scan scan = [&](const storage::VisitRecords& visit) {
+      const auto page = journal_->read(1, 100, std::size_t{1} << 20U);
+      const std::vector<std::string_view> views(page->records.begin(), page->records.end());
+      visit(std::span(views).first(records));
+      return absl::OkStatus();
+    };
+    return service::replay_log({}, *journal_, scan, options);
+  };
+  constexpr Sequence kNoEnd = std::numeric_limits<Sequence>::max();
+  EXPECT_TRUE(replay(11, kNoEnd).ok());
+  EXPECT_TRUE(replay(8, 8).ok());
+  for (const std::size_t records : {0U, 1U, 10U}) {
+    const Result<service::State> state = replay(records, kNoEnd);
+    EXPECT_EQ(state.status().code(), StatusCode::kDataLoss);
+    EXPECT_THAT(std::string(state.status().message()),
+                HasSubstr("the log ends at sequence 11, but its records end at " + std::to_string(records)));
+  }
 }
 
 TEST_F(LogTest, ANewIncarnationKeepsTheOldIdsApart) {
