@@ -72,7 +72,8 @@ TEST(HtmlReport, IsAWellFormedPageOfItsOwn) {
 TEST(HtmlReport, ShowsWhatTheJsonShows) {
   const Report report = example();
   const std::string page = to_html(report);
-  for (const Json& level : to_json(report).at("levels")) {
+  const Json json = to_json(report);
+  for (const Json& level : json.at("levels")) {
     SCOPED_TRACE(level.at("level").get<std::string>());
     EXPECT_THAT(page, HasSubstr("<td>" + level.at("level").get<std::string>() + "</td>"));
     for (const char* key : {"runs", "acknowledged", "refused", "lost", "unknown_kept", "unknown_dropped"}) {
