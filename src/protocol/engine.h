@@ -39,8 +39,8 @@ struct Config {
   /// those are served that hold less than their share; see docs/protocol.md, "Backpressure".
   std::size_t max_buffered_bytes{std::size_t{48} << 20U};
   /// Records waiting for the disk; then nobody is read from, and from a half on only who has little among them.
-  /// Enough for some hundred records: with more, everybody waits for what few ask.
-  std::size_t max_gathered_bytes{std::size_t{256} << 10U};
+  /// Enough for about a thousand records: with more, everybody waits for what few ask.
+  std::size_t max_gathered_bytes{std::size_t{512} << 10U};
   std::size_t frames_per_turn{64};       ///< of one connection, before the others have their turn
   std::size_t max_frames_per_turn{512};  ///< of all; then who has not been served yet in this turn gets a few
   std::uint64_t rate_limit_requests{};   ///< of one actor in any rate_limit_window_ms; 0: no limit
