@@ -141,6 +141,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Database::descriptors() {
   rocksdb::ColumnFamilyOptions family;
   family.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   family.paranoid_file_checks = true;
+  family.max_write_buffer_number = 4;  // a full memtable is flushed beside the writer, and a burst may fill the next
   family.memtable_protection_bytes_per_key = kProtectionBytes;
   std::vector<rocksdb::ColumnFamilyDescriptor> all;
   for (const char* name : {"default", "events", "merkle", "notes", "meta", "streams"}) all.emplace_back(name, family);
