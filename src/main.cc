@@ -125,12 +125,7 @@ int serve(const server::Config& config) {
   open.cancelled = server::stop_asked;
   open.checking = ProgressLog("checking the log");
   std::optional<service::State> loaded;
-  open.load_snapshot = [&loaded](storage::SnapshotReader& reader) {
-    Result<service::State> state = service::load_snapshot(reader);
-    if (!state.ok()) return state.status();
-    loaded = *std::move(state);
-    return absl::OkStatus();
-  };
+  open.load_snapshot = service::keep_snapshot(loaded);
   Result<storage::OpenedDirectory> directory = storage::open_data_directory(open);
   if (absl::IsCancelled(directory.status())) return stopped_before_serving();
   if (!directory.ok()) return fail(storage::exit_code(directory.status()), directory.status());

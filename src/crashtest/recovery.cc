@@ -10,12 +10,7 @@ namespace tensorforge::crashtest {
 
 Result<Recovery> open_and_recover(storage::OpenOptions options) {
   std::optional<service::State> loaded;
-  options.load_snapshot = [&loaded](storage::SnapshotReader& reader) {
-    Result<service::State> state = service::load_snapshot(reader);
-    if (!state.ok()) return state.status();
-    loaded = *std::move(state);
-    return absl::OkStatus();
-  };
+  options.load_snapshot = service::keep_snapshot(loaded);
   Result<storage::OpenedDirectory> opened = storage::open_data_directory(options);
   if (!opened.ok()) return opened.status();
   service::State from;

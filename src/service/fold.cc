@@ -157,6 +157,15 @@ Result<State> load_snapshot(storage::SnapshotReader& reader, const SessionLimits
       fmt::format("the snapshot of sequence {} holds the state of {}", reader.head().at.sequence(), state->sequence));
 }
 
+std::function<absl::Status(storage::SnapshotReader&)> keep_snapshot(std::optional<State>& loaded) {
+  return [&loaded](storage::SnapshotReader& reader) {
+    Result<State> state = load_snapshot(reader);
+    if (!state.ok()) return state.status();
+    loaded = *std::move(state);
+    return absl::OkStatus();
+  };
+}
+
 Result<Folded> fold(const storage::Log& log, const storage::SnapshotStore& store, const NotedDigest& noted,
                     const FoldOptions& given) {
   absl::Status asked;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string_view>
 
 #include "platform/result.h"
@@ -17,6 +18,9 @@ using MayGoOn = std::function<absl::Status()>;
 /// Builds the state that a snapshot holds: for OpenOptions::load_snapshot. Errors as load_state(), and the reader's.
 Result<State> load_snapshot(storage::SnapshotReader& reader, const SessionLimits& limits = {},
                             const MayGoOn& may_go_on = {});
+
+/// For storage::OpenOptions::load_snapshot: the state of the snapshot that was loaded last is kept in `loaded`.
+std::function<absl::Status(storage::SnapshotReader&)> keep_snapshot(std::optional<State>& loaded);
 
 struct FoldOptions {
   MayGoOn may_go_on;                           ///< on the thread of the fold alone

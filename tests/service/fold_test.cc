@@ -24,19 +24,10 @@ using service::Folded;
 using service::FoldOptions;
 using service::NotedDigest;
 using test::FaultFileSystem;
+using test::pages_of;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-std::vector<std::string> pages_of(const service::State& state) {
-  std::vector<std::string> pages;
-  const absl::Status saved = service::save_state(state, [&](std::string_view page) {
-    pages.emplace_back(page);
-    return absl::OkStatus();
-  });
-  EXPECT_TRUE(saved.ok()) << saved;
-  return pages;
-}
 
 std::string text(const absl::Status& status) { return std::string(status.message()); }
 

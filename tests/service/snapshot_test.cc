@@ -21,17 +21,8 @@
 namespace tensorforge {
 namespace {
 
+using test::pages_of;
 using test::RandomCommands;
-
-std::vector<std::string> pages_of(const service::State& state) {
-  std::vector<std::string> pages;
-  const absl::Status saved = service::save_state(state, [&](std::string_view page) {
-    pages.emplace_back(page);
-    return absl::OkStatus();
-  });
-  EXPECT_TRUE(saved.ok()) << saved;
-  return pages;
-}
 
 Result<service::State> loaded_from(const std::vector<std::string>& pages, const service::SessionLimits& limits = {}) {
   return service::load_state(

@@ -4,13 +4,16 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
 #include "service/log_reader.h"
 #include "service/recover.h"
 #include "service/service.h"
+#include "service/snapshot.h"
 #include "storage/memory_journal.h"
 #include "tests/support/commands.h"
 
@@ -24,6 +27,17 @@ inline constexpr LogId kLogId{1, 2, 3};
 /// 1, 2, 3, ... for every call: not random, and told apart.
 inline service::RandomBytes counting_bytes() {
   return [next = std::uint8_t{0}](std::span<std::uint8_t> out) mutable { std::fill(out.begin(), out.end(), ++next); };
+}
+
+/// What a snapshot of `state` holds.
+inline std::vector<std::string> pages_of(const service::State& state) {
+  std::vector<std::string> pages;
+  const absl::Status saved = service::save_state(state, [&](std::string_view page) {
+    pages.emplace_back(page);
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(saved.ok()) << saved;
+  return pages;
 }
 
 /// A service over a memory journal whose disk writes when it is told to. Commands are the only way in.
