@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include <absl/strings/str_replace.h>
 #include <fmt/format.h>
 
 #include "crashtest/inspection.h"
@@ -192,8 +193,8 @@ class Laid {
 };
 
 /// Whether a refusal tells people where to look.
-bool names_something(std::string message, const std::string& data_dir) {
-  for (std::size_t at = 0; (at = message.find(data_dir)) != std::string::npos;) message.erase(at, data_dir.size());
+bool names_something(absl::string_view text, const std::string& data_dir) {
+  const std::string message = absl::StrReplaceAll(text, {{data_dir, ""}});
   constexpr std::array kWords = {"event", "sequence", "record", "HEAD", "/db", ".sst", ".log", "MANIFEST", "CURRENT"};
   return std::any_of(kWords.begin(), kWords.end(),
                      [&](std::string_view word) { return message.find(word) != std::string::npos; });
@@ -209,7 +210,7 @@ class Probe {
     const Inspection first = look(laid);
     if (first.opening.ok()) {
       // What the first opening took as it was must not spoil the next one.
-      if (judge_served(first)) look_again(laid);
+      if (judge_served(first, laid)) look_again(laid);
       return;
     }
     judge_refusal(first.opening, laid);
@@ -234,14 +235,14 @@ class Probe {
     const int code = storage::exit_code(refusal);
     if (code != 1 && code != 2)
       fail(fmt::format("taken for something else (exit code {}): {}", code, refusal.ToString()));
-    if (!names_something(std::string(refusal.message()), laid.path())) fail("names nothing: " + refusal.ToString());
+    if (!names_something(refusal.message(), laid.path())) fail("names nothing: " + refusal.ToString());
   }
 
   /// True: nothing is wrong with what is served.
-  bool judge_served(const Inspection& found) {
+  bool judge_served(const Inspection& found, const Laid& laid) {
     const std::vector<Finding>& findings = found.verdict.findings;
-    const bool named = std::all_of(findings.begin(), findings.end(), [](const Finding& each) {
-      return each.violation == Violation::kUnreadable && names_something(each.what, "");
+    const bool named = std::all_of(findings.begin(), findings.end(), [&](const Finding& each) {
+      return each.violation == Violation::kUnreadable && names_something(each.what, laid.path());
     });
     // Nothing tells a lost note from one that was erased: docs/crash_testing.md, "Limits".
     const bool only_notes = std::all_of(findings.begin(), findings.end(),

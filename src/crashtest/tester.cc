@@ -34,7 +34,7 @@ constexpr const char* kWorkerArgument = "--crashtest-worker-for-parent";
 constexpr int kReportDescriptor = 3;
 constexpr int kPollMs = 100;
 /// A run that takes longer hangs: the longest take some seconds.
-constexpr std::chrono::minutes kMaxRun{5};
+constexpr std::chrono::minutes kMaxRun{2};
 
 std::atomic<bool> main_answers = false;
 
@@ -194,7 +194,7 @@ class Worker {
     const std::optional<std::uint64_t> seed = std::exchange(running_seed_, std::nullopt);
     if (!seed) return false;
     RunResult ended;
-    ended.failures = {hung_ ? "it did not end" : describe(status)};
+    ended.failures = {hung_ ? fmt::format("it did not end within {} minutes", kMaxRun.count()) : describe(status)};
     hung_ = false;
     take(*seed, std::move(ended));
     std::error_code ignored;

@@ -71,6 +71,11 @@ TEST(Rot, IsHarmlessOrRefused) {
   EXPECT_GT(all.verdicts.at("harmless"), 0U);
 }
 
+TEST(Rot, ThatOnlyAReaderFindsIsNamed) {
+  // A bit of a table that opening has no need of. The judge of what is named there once never came to its end.
+  EXPECT_EQ(run("rot", 1'352, 1).verdicts.at("named while reading"), 1U);
+}
+
 TEST(Rot, OfTheWholeDirectoryIsToldToClientsThatKnowMore) {
   EXPECT_EQ(run("rot", 64, 1).faults.at("an older copy of the whole directory"), 1U);
 }
