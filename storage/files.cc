@@ -16,8 +16,13 @@ const rocksdb::IOOptions kIo;
 absl::Status to_status(const rocksdb::Status& status, std::string_view doing) {
   if (status.ok()) return absl::OkStatus();
   const std::string message = fmt::format("{}: {}", doing, status.ToString());
+  const auto says = [&](std::string_view words) { return message.find(words) != std::string::npos; };
   // What the library says where it cannot open CURRENT, whatever the cause; nobody asked for direct I/O.
-  if (message.find("Direct I/O is not supported") != std::string::npos) return absl::UnavailableError(message);
+  if (says("Direct I/O is not supported")) return absl::UnavailableError(message);
+  // It calls a file that it cannot open or read corrupt. That a file is not there, though, is damage.
+  if (status.IsCorruption() && says("IO error: ") && !says("No such file or directory")) {
+    return absl::UnavailableError(message);
+  }
   const bool is_damage = status.IsCorruption() || status.IsNotFound() || status.IsPathNotFound() ||
                          status.IsInvalidArgument() || status.IsNotSupported();
   return is_damage ? absl::DataLossError(message) : absl::UnavailableError(message);

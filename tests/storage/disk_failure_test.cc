@@ -142,6 +142,40 @@ TEST_F(DiskFailureTest, AtAnyPointOfAFirstStartLeavesADirectoryThatStarts) {
   }
 }
 
+TEST(DiskFailure, OfAnyOneCallOfAnOpeningIsNotDamage) {
+  using crashtest::SimulatedDisk;
+  const auto disk = std::make_shared<SimulatedDisk>();
+  const auto options = [](const std::shared_ptr<SimulatedDisk>& of) {
+    OpenOptions made{"/data", Ack::kAnchor, false, of};
+    made.check_in_process = true;
+    return made;
+  };
+  for (int life = 0; life < 2; ++life) {  // the second has a table to read, and a log
+    Served served(options(disk));
+    ASSERT_TRUE(served.append_each(3).ok());
+  }
+  for (int n = 1;; ++n) {
+    const auto copy = disk->copy();
+    int seen = 0;
+    std::string where;
+    copy->set_hook([&](const SimulatedDisk::Call& call) {
+      if (++seen != n) return SimulatedDisk::Fault{};
+      where = call.path;
+      return SimulatedDisk::Fault{IOStatus::IOError("Input/output error"), 0};
+    });
+    const absl::Status status = open_data_directory(options(copy)).status();
+    copy->set_hook({});
+    if (where.empty()) {
+      EXPECT_GT(n, 50) << "an opening reads and writes several files";
+      return;
+    }
+    EXPECT_TRUE(status.ok() || exit_code(status) == 3) << "call " << n << ", of " << where << ": " << status;
+    Served served(options(copy));
+    ASSERT_TRUE(served.opening().ok()) << "call " << n << ", of " << where << ": " << served.opening();
+    ASSERT_EQ(all_records(served.journal()).size(), 6U);
+  }
+}
+
 TEST(PowerCut, TakesNothingThatWasAcknowledged) {
   using crashtest::SimulatedDisk;
   const auto changes = [](SimulatedDisk::Operation operation) {
