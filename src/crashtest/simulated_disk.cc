@@ -309,6 +309,11 @@ void SimulatedDisk::settle_names(Predicate concerned) {
       continue;
     }
     for (const auto& [where, name, node] : change.edits) {
+      // What became of the name before is past, durable or not.
+      for (NameChange& before : others) {
+        std::erase_if(before.edits,
+                      [&](const NameChange::Edit& edit) { return edit.directory == where && edit.name == name; });
+      }
       if (node) {
         where->durable_entries[name] = node;
       } else {
@@ -316,6 +321,7 @@ void SimulatedDisk::settle_names(Predicate concerned) {
       }
     }
   }
+  std::erase_if(others, [](const NameChange& change) { return change.edits.empty(); });
   pending_ = std::move(others);
 }
 

@@ -93,6 +93,15 @@ TEST_F(SimulatedDiskTest, LosesEachChangeOfNamesByItself) {
   EXPECT_EQ(names_after_cuts(), (std::set<std::string>{"a=/d/a b=/d/b ", "b=/d/b x=/d/a ", "a=/d/a ", "x=/d/a "}));
 }
 
+TEST_F(SimulatedDiskTest, KeepsTheLastOfWhatBecameOfASyncedName) {
+  ASSERT_TRUE(append(*create("/d/a"), "1").ok());
+  ASSERT_TRUE(disk_->DeleteFile("/d/a", {}, nullptr).ok());
+  ASSERT_TRUE(storage::write_file(*disk_, "/d/b", "2").ok());
+  ASSERT_TRUE(storage::rename_file(*disk_, "/d/b", "/d/a").ok());
+  ASSERT_TRUE(storage::write_file(*disk_, "/d/a", "synced").ok());
+  EXPECT_EQ(names_after_cuts(), (std::set<std::string>{"a=synced ", "a=synced b=2 "}));
+}
+
 TEST_F(SimulatedDiskTest, LeavesAnyPartOfWhatWasNotSynced) {
   const auto file = create("/d/a");
   const std::string synced(700, 's');
