@@ -30,9 +30,11 @@ using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
 constexpr milliseconds kStartPatience{30'000}, kEndPatience{30'000};
-constexpr milliseconds kPointPatience{20'000};  ///< for a point under load to be passed often enough
+constexpr milliseconds kPointPatience{20'000};     ///< for a point under load to be passed often enough
+constexpr milliseconds kShortLoadPatience{2'000};  ///< ... where the load ends before
 constexpr std::size_t kClients = 3;
-constexpr std::size_t kEndsOfARun = 5;  ///< beside the first
+constexpr std::size_t kEndsOfARun = 5;       ///< beside the first
+constexpr std::uint64_t kMostAnswers = 400;  ///< before an end
 
 /// Come to where a snapshot is asked for.
 constexpr const char* kSnapshotPoints[] = {"snapshot-written", "snapshot-synced", "snapshot-renamed",
@@ -130,8 +132,9 @@ class KillRun {
     std::filesystem::create_directories(directory_);
     const std::vector<End>& first = first_ends();
     if (has_fault(portion_, 0)) strike_on_the_way(first[seed_ % first.size()]);
-    Result<std::unique_ptr<Load>> load =
-        Load::start({address_, directory_ + "/calls", seed_, portion_.clients.value_or(kClients)});
+    Load::Options options{address_, directory_ + "/calls", seed_, portion_.clients.value_or(kClients)};
+    options.begins_only_allowed = portion_.operations.has_value();
+    Result<std::unique_ptr<Load>> load = Load::start(options);
     if (!load.ok()) {
       result_.add_failure(std::string(load.status().message()));
       return std::move(result_);
@@ -185,7 +188,11 @@ class KillRun {
   }
 
   void strike(const End& end) {
-    const std::uint64_t passes = end.passes == 0 ? 0 : between(random_, 1, end.passes);
+    if (load_ && portion_.operations) {
+      load_->allow(*portion_.operations);
+      allowed_ += *portion_.operations;
+    }
+    const std::uint64_t passes = end.passes == 0 ? 0 : between(random_, 1, most_passes(end));
     const std::string point = end.point.empty() ? "" : fmt::format("{}:{}", end.point, passes);
     Result<ServiceProcess> service = start(point);
     if (!service.ok()) return result_.add_failure(std::string(service.status().message()));
@@ -195,7 +202,9 @@ class KillRun {
     }
     if (!wait_until_ready(*service)) return expect_struck(*service, end, kStartPatience);
     const auto asking = end.point.starts_with("snapshot-") ? ask_for_snapshot() : nullptr;
-    if (!end.point.empty() && end.signal == 0) return expect_struck(*service, end, kPointPatience);
+    if (!end.point.empty() && end.signal == 0) {
+      return expect_struck(*service, end, portion_.operations ? kShortLoadPatience : kPointPatience);
+    }
     wait_for_answers();
     switch (end.signal) {
       case SIGKILL:
@@ -215,6 +224,13 @@ class KillRun {
     ++result_.faults["SIGTERM under load"];
     const std::optional<int> code = service->wait_for_end(kEndPatience);
     if (code != 0) fail(fmt::format("SIGTERM under load ended it with {}", code.value_or(-1)));
+  }
+
+  /// A short load is not to end before: its requests come in groups of what all clients keep in flight.
+  std::uint64_t most_passes(const End& end) const {
+    if (!portion_.operations) return end.passes;
+    const std::uint64_t in_flight = portion_.clients.value_or(kClients) * Load::Options{}.depth;
+    return std::clamp<std::uint64_t>(*portion_.operations / in_flight, 1, end.passes);
   }
 
   /// The client that asks; nobody waits for its answer. There are changes since the last one.
@@ -249,7 +265,8 @@ class KillRun {
   /// Until the load has moved on by some random count; the time limit is for a service that is stuck.
   void wait_for_answers() {
     if (!load_) return;
-    const std::uint64_t target = load_->answered() + between(random_, 1, 400);
+    std::uint64_t target = load_->answered() + between(random_, 1, kMostAnswers);
+    if (portion_.operations) target = std::min(target, allowed_);
     const Clock::time_point deadline = Clock::now() + kEndPatience;
     while (load_->answered() < target) {
       if (Clock::now() > deadline) return fail("no answers came");
@@ -286,6 +303,7 @@ class KillRun {
   std::unique_ptr<Load> load_;
   Clock::time_point started_;
   Sequence highest_before_{};
+  std::uint64_t allowed_{};  ///< requests of the load, where portion_ says how many
 };
 
 }  // namespace
@@ -294,6 +312,6 @@ RunResult run_kill(std::uint64_t seed, const Scratch& scratch, const Portion& po
   return KillRun(seed, scratch, portion).run();
 }
 
-Portion whole_kill(std::uint64_t) { return {kClients, std::nullopt, all_faults(1 + kEndsOfARun)}; }
+Portion whole_kill(std::uint64_t) { return {kClients, kMostAnswers, all_faults(1 + kEndsOfARun)}; }
 
 }  // namespace tensorforge::crashtest

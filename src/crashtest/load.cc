@@ -60,6 +60,15 @@ class Load::Impl {
     return absl::OkStatus();
   }
 
+  void allow(std::uint64_t requests) {
+    asio::post(io_, [this, requests] {
+      allowed_ += requests;
+      for (Source& source : sources_) {
+        for (std::size_t waiting = std::exchange(source.waiting, 0); waiting > 0; --waiting) submit(source);
+      }
+    });
+  }
+
   std::uint64_t answered() const { return answered_; }
   Sequence highest() const { return highest_; }
   absl::Status sync() {
@@ -84,10 +93,18 @@ class Load::Impl {
     std::string actor;
     std::mt19937_64 random;
     Workload workload;
+    std::size_t waiting{};  ///< requests that it may not begin yet
   };
 
   void submit(Source& source) {
     if (stopping_) return end_if_done();
+    if (options_.begins_only_allowed) {
+      if (allowed_ == 0) {
+        ++source.waiting;
+        return;
+      }
+      --allowed_;
+    }
     Call call;
     call.actor = source.actor;
     if (one_in(source.random, 4)) {
@@ -142,6 +159,7 @@ class Load::Impl {
   asio::io_context io_{1};
   std::list<Source> sources_;  // these stay where they are
   CallJournal calls_;
+  std::uint64_t allowed_{};
   std::size_t open_{};
   bool stopping_{};
   std::atomic<std::uint64_t> answered_{};
@@ -161,6 +179,7 @@ Result<std::unique_ptr<Load>> Load::start(const Options& options) {
   return std::unique_ptr<Load>(new Load(std::move(impl)));
 }
 
+void Load::allow(std::uint64_t requests) { impl_->allow(requests); }
 std::uint64_t Load::answered() const { return impl_->answered(); }
 Sequence Load::highest() const { return impl_->highest(); }
 absl::Status Load::sync() { return impl_->sync(); }

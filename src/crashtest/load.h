@@ -21,11 +21,14 @@ class Load {
     std::string calls_path;  ///< a new file: a line when a call begins, and one when it is answered
     std::uint64_t seed{};
     std::size_t clients{3}, depth{8};
+    bool begins_only_allowed{};  ///< requests that allow() lets it begin; else as many as are answered
   };
   /// kUnavailable: the file cannot be written.
   static Result<std::unique_ptr<Load>> start(const Options&);
   ~Load();
 
+  /// Lets the clients begin so many more requests.
+  void allow(std::uint64_t requests);
   std::uint64_t answered() const;
   /// The highest sequence that anybody was told.
   Sequence highest() const;

@@ -17,11 +17,11 @@
 namespace tensorforge::crashtest {
 namespace {
 
-RunResult run(const char* level, std::uint64_t first_seed, std::uint64_t seeds) {
+RunResult run(const char* level, std::uint64_t first_seed, std::uint64_t seeds, const Portion& portion = {}) {
   const storage::TemporaryDirectory directory;
   RunResult all;
   for (std::uint64_t seed = first_seed; seed < first_seed + seeds; ++seed) {
-    const RunResult one = find_level(level)->run(seed, {directory.path().string(), TENSORFORGED_PATH}, {});
+    const RunResult one = find_level(level)->run(seed, {directory.path().string(), TENSORFORGED_PATH}, portion);
     for (const std::string& failure : one.failures) ADD_FAILURE() << level << " --seed " << seed << ": " << failure;
     all.merge(one);
   }
@@ -49,6 +49,12 @@ TEST(Kill, ComesToEveryPointAndLosesNothing) {
     EXPECT_TRUE(all.faults.contains("at " + name)) << name << " was not come to";
   }
   for (const auto& [kind, count] : all.faults) EXPECT_THAT(kind, testing::Not(testing::HasSubstr("did not come")));
+}
+
+TEST(Kill, IsMadeSmaller) {
+  const RunResult all = run("kill", 2, 2, {1, 5, std::vector<std::uint64_t>{1, 3}});
+  EXPECT_GT(all.acknowledged, 0U);
+  EXPECT_LE(all.acknowledged + all.refused, 2 * 2 * 5U) << "five requests in each life but the last";
 }
 
 TEST(Errors, AreFinalAndLoseNothing) {
