@@ -26,6 +26,10 @@ constexpr std::array<const char*, 8> kNames = {
     "a slow disk, 10 ms to 30 s", "free space under the reserve",
 };
 
+/// What the life with the fault begins with.
+enum class Before { kNothing, kLog, kLogAndSnapshot };
+constexpr std::uint64_t kBefores = 3;
+
 constexpr std::size_t kRequests = 14;
 /// A run takes every so manieth call; the runs behind it take the others.
 constexpr std::uint64_t kStride = 24;
@@ -73,8 +77,10 @@ SimulatedDisk::Fault fault_of(Kind kind, std::size_t bytes) {
 /// One history with one fault.
 class FaultyHistory {
  public:
-  FaultyHistory(std::uint64_t world_seed, Kind kind, std::uint64_t at, const Portion& portion, RunResult& result)
-      : kind_(kind),
+  FaultyHistory(std::uint64_t world_seed, Before before, Kind kind, std::uint64_t at, const Portion& portion,
+                RunResult& result)
+      : begins_with_(before),
+        kind_(kind),
         at_(at),
         requests_(portion.operations.value_or(kRequests)),
         random_(world_seed * 1'000'003 + at),
@@ -83,7 +89,8 @@ class FaultyHistory {
 
   /// False: it ended before the fault.
   bool run() {
-    live_faulty();
+    if (begins_with_ != Before::kNothing) live_before();
+    if (result_.failures.empty()) live_faulty();
     const bool seen = seen_;
     if (result_.failures.empty()) live_healed();
     for (const std::string& complaint : world_.complaints()) fail(complaint);
@@ -97,12 +104,21 @@ class FaultyHistory {
   World::Plan plan(std::size_t requests) {
     World::Plan plan;
     plan.requests = requests;
+    plan.takes_snapshots = true;
     plan.on_recovered = [this](const Recovered& recovered) {
       const Verdict verdict = check_history(world_.calls(), kForever - 1, recovered, before_);
       result_.add_findings(verdict, where_);
       before_ = verdict.records;
     };
     return plan;
+  }
+
+  /// Without a snapshot at its end, the next life takes one while it serves.
+  void live_before() {
+    World::Plan plan = this->plan(requests_);
+    plan.takes_snapshots = begins_with_ == Before::kLogAndSnapshot;
+    const World::Life life = world_.live(disk_, plan);
+    if (life.end != World::End::kStopped) fail("it did not stop cleanly: " + life.why.ToString());
   }
 
   void live_faulty() {
@@ -183,6 +199,7 @@ class FaultyHistory {
     result_.count(found.verdict);
   }
 
+  const Before begins_with_;
   const Kind kind_;
   const std::uint64_t at_;
   const std::size_t requests_;
@@ -201,9 +218,10 @@ RunResult run_errors(std::uint64_t seed, const Scratch&, const Portion& portion)
   const auto kind = static_cast<Kind>(seed % kNames.size());
   const std::uint64_t first = 1 + seed / kNames.size() % kStride;
   const std::uint64_t world_seed = seed / (kNames.size() * kStride);
+  const auto before = static_cast<Before>((world_seed + first) % kBefores);
   RunResult result;
   const auto happens = [&](std::uint64_t number) {
-    return FaultyHistory(world_seed, kind, first + number * kStride, portion, result).run();
+    return FaultyHistory(world_seed, before, kind, first + number * kStride, portion, result).run();
   };
   if (!portion.faults) {
     for (std::uint64_t number = 0; result.failures.empty() && happens(number); ++number) {

@@ -84,7 +84,7 @@ class World::Service {
       }
       if (plan_.is_cut()) return {End::kCut, {}, 0};
       if (below(2) == 0) run_a_read();
-      if (plan_.takes_snapshots && below(kOneSnapshot) == 0) take_snapshot();
+      if (plan_.takes_snapshots && below(kOneSnapshot) == 0) take_snapshot_while_serving();
       opened_.journal->refresh_free_bytes();
       engine_->on_free_bytes(opened_.journal->free_bytes());
       engine_->on_tick(world_.now_);
@@ -101,11 +101,12 @@ class World::Service {
     }
   }
 
-  /// Of where the digests were noted last, unless there is one.
-  void take_snapshot() {
+  /// Of where the digests were noted last, unless there is one. kUnavailable: the disk fails.
+  absl::Status take_snapshot() {
     const storage::Journal& journal = *opened_.journal;
     const Result<std::optional<storage::NotedAt>> noted = journal.newest_noted_digest();
-    if (!noted.ok() || !*noted || (*noted)->sequence == last_snapshot_) return;
+    if (!noted.ok()) return noted.status();
+    if (!*noted || (*noted)->sequence == last_snapshot_) return absl::OkStatus();
     const Result<service::NotedDigest> digest = service::decode_noted_digest((*noted)->digest);
     const Result<service::Folded> folded = digest.ok() ? fold(journal, snapshots_, *digest) : digest.status();
     if (folded.ok()) {
@@ -113,6 +114,7 @@ class World::Service {
     } else if (!absl::IsUnavailable(folded.status())) {
       world_.complaints_.push_back("no snapshot could be taken: " + folded.status().ToString());
     }
+    return folded.status();
   }
 
   absl::Status close() { return opened_.journal->close(); }
@@ -151,6 +153,11 @@ class World::Service {
           break;
       }
     }
+  }
+
+  void take_snapshot_while_serving() {
+    const absl::Status taken = take_snapshot();
+    if (absl::IsUnavailable(taken)) take({{JournalDriver::Event::Kind::kFailed, 0, taken}});
   }
 
   void run_a_read() {
@@ -266,8 +273,9 @@ World::Life World::live(const std::shared_ptr<SimulatedDisk>& disk, const Plan& 
     if (life.end == End::kStopped) life = service.run();
     if (life.end == End::kStopped) {
       driver.let_all_through();
-      if (plan.takes_snapshots) service.take_snapshot();
-      if (const absl::Status closed = service.close(); !closed.ok()) life = {End::kDiskFailed, closed, 0};
+      absl::Status ended = plan.takes_snapshots ? service.take_snapshot() : absl::OkStatus();
+      ended.Update(service.close());
+      if (!ended.ok()) life = {End::kDiskFailed, ended, 0};
     }
   }
   life.recovery_ms = took.count();
