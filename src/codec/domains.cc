@@ -3,7 +3,8 @@
 namespace tensorforge::codec {
 namespace {
 
-Offset<flatbuffers::Vector<Offset<wire::Tag>>> write_tags(Writer& w, const std::map<std::string, std::string>& tags) {
+template <class Tags>
+Offset<flatbuffers::Vector<Offset<wire::Tag>>> write_tags(Writer& w, const Tags& tags) {
   return w.list(tags, [&w](const auto& tag) {
     const auto key = w.id(tag.first);
     const auto value = w.text(tag.second);
@@ -11,9 +12,8 @@ Offset<flatbuffers::Vector<Offset<wire::Tag>>> write_tags(Writer& w, const std::
   });
 }
 
-}  // namespace
-
-Offset<wire::Model> write(Writer& w, const registry::ModelMetadata& model) {
+template <class Model>
+Offset<wire::Model> write_model(Writer& w, const Model& model) {
   const auto model_id = w.id(model.model_id);
   const auto name = w.text(model.name);
   const auto framework = w.text(model.framework);
@@ -26,6 +26,11 @@ Offset<wire::Model> write(Writer& w, const registry::ModelMetadata& model) {
                            model.size_bytes, checksum, model.registered_at,
                            static_cast<wire::DeploymentState>(model.state), tags);
 }
+
+}  // namespace
+
+Offset<wire::Model> write(Writer& w, const registry::ModelMetadata& model) { return write_model(w, model); }
+Offset<wire::Model> write(Writer& w, const registry::ModelView& model) { return write_model(w, model); }
 
 registry::ModelMetadata read(Reader& r, const wire::Model* table) {
   registry::ModelMetadata model;

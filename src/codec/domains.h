@@ -8,6 +8,7 @@
 #include "codec/reader.h"
 #include "codec/writer.h"
 #include "gpu_memory/gpu_memory.h"
+#include "registry/model_view.h"
 #include "registry/registry.h"
 
 namespace tensorforge::codec {
@@ -15,6 +16,7 @@ namespace tensorforge::codec {
 // The tables of schemas/common.fbs, which events, commands and replies share.
 
 Offset<wire::Model> write(Writer& w, const registry::ModelMetadata& model);
+Offset<wire::Model> write(Writer& w, const registry::ModelView& model);
 Offset<wire::Validation> write(Writer& w, const registry::ValidationResult& validation);
 Offset<wire::Device> write(Writer& w, const gpu_memory::GpuDevice& device);
 Offset<wire::AllocationRequest> write(Writer& w, const gpu_memory::AllocationRequest& request);

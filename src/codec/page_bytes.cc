@@ -17,7 +17,7 @@ constexpr std::size_t table(std::size_t fields) {
 /// Its length, a terminator and up to 3 bytes of alignment.
 std::size_t text(std::string_view value) { return 4 + value.size() + 1 + 3; }
 
-std::size_t numbers(const std::vector<std::size_t>& values) { return 4 + 4 + 8 * values.size(); }
+std::size_t numbers(std::span<const std::size_t> values) { return 4 + 4 + 8 * values.size(); }
 
 std::size_t optional_text(const std::optional<std::string>& value) { return value ? text(*value) : 0; }
 
@@ -27,9 +27,8 @@ std::size_t metrics(const std::map<std::string, double>& entries) {
   return bytes;
 }
 
-}  // namespace
-
-std::size_t page_bytes(const registry::ModelMetadata& model) {
+template <class Model>
+std::size_t model_bytes(const Model& model) {
   constexpr std::size_t kVersionBeyondField = 4;  // 12 bytes
   std::size_t bytes = table(11) + kVersionBeyondField + text(model.model_id) + text(model.name) +
                       text(model.framework) + numbers(model.input_shape) + numbers(model.output_shape) +
@@ -37,6 +36,12 @@ std::size_t page_bytes(const registry::ModelMetadata& model) {
   for (const auto& [key, value] : model.tags) bytes += table(2) + text(key) + text(value);
   return bytes;
 }
+
+}  // namespace
+
+std::size_t page_bytes(const registry::ModelMetadata& model) { return model_bytes(model); }
+
+std::size_t page_bytes(const registry::ModelView& model) { return model_bytes(model); }
 
 std::size_t page_bytes(const registry::ModelVersion&) { return 12; }
 

@@ -197,7 +197,7 @@ struct ModelReply {
   std::uint64_t correlation_id{};
   Sequence sequence{};
   std::uint32_t incarnation{};
-  const registry::ModelMetadata& model;
+  const registry::ModelView& model;
 };
 
 /// A whole size-prefixed frame. kInvalidArgument: over kMaxFrameBytes.
@@ -227,6 +227,7 @@ Result<std::optional<ReplyView>> view_reply(std::span<const std::byte> frame);
 /// At most what an element of a list adds to the frame, so that a page is cut before it is encoded: a reply whose
 /// elements add up to kMaxFrameBytes / 2 always fits. Never under the truth, and seldom over twice it.
 std::size_t page_bytes(const registry::ModelMetadata&);
+std::size_t page_bytes(const registry::ModelView&);
 std::size_t page_bytes(const registry::ModelVersion&);
 std::size_t page_bytes(const gpu_memory::GpuDevice&);
 std::size_t page_bytes(const gpu_memory::MemoryBlock&);

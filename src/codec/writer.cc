@@ -47,7 +47,7 @@ Offset<flatbuffers::Vector<std::uint8_t>> Writer::optional_bytes(const std::opti
   return builder_.CreateVector(reinterpret_cast<const std::uint8_t*>(value->data()), value->size());
 }
 
-Offset<flatbuffers::Vector<std::uint64_t>> Writer::numbers(const std::vector<std::size_t>& values) {
+Offset<flatbuffers::Vector<std::uint64_t>> Writer::numbers(std::span<const std::size_t> values) {
   static_assert(sizeof(std::size_t) == sizeof(std::uint64_t));
   if (values.empty() || !fits(values.size() * sizeof(std::uint64_t))) return {};
   return builder_.CreateVector<std::uint64_t>(values.data(), values.size());

@@ -41,7 +41,7 @@ class Writer {
   Offset<flatbuffers::String> optional_text(const std::optional<std::string>& value);
   Offset<flatbuffers::Vector<std::uint8_t>> bytes(std::string_view value);  ///< absent if empty
   Offset<flatbuffers::Vector<std::uint8_t>> optional_bytes(const std::optional<std::string>& value);
-  Offset<flatbuffers::Vector<std::uint64_t>> numbers(const std::vector<std::size_t>& values);
+  Offset<flatbuffers::Vector<std::uint64_t>> numbers(std::span<const std::size_t> values);
 
   /// A vector of what `write_one` makes of each value; absent if empty.
   template <class Values, class WriteOne>

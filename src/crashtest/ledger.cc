@@ -20,7 +20,7 @@ constexpr std::size_t kAll = std::numeric_limits<std::size_t>::max();
 
 std::string block_name(EntityId id) { return format_entity_id(gpu_memory::kBlockIdPrefix, id); }
 std::string checkpoint_name(EntityId id) { return format_entity_id(checkpoint::kCheckpointIdPrefix, id); }
-std::string model_name(const std::string& id, const registry::ModelVersion& version) {
+std::string model_name(std::string_view id, const registry::ModelVersion& version) {
   return fmt::format("model {} {}", quoted(id), registry::format_version(version));
 }
 
@@ -63,10 +63,10 @@ std::string Ledger::compare_models(const registry::State& state) const {
   if (all.size() != models_.size()) {
     return fmt::format("the state has {} model versions, the log registered {}", all.size(), models_.size());
   }
-  for (const registry::ModelMetadata* model : all) {
-    const auto found = models_.find({model->model_id, model->version});
-    if (found == models_.end() || found->second != model->state) {
-      return model_name(model->model_id, model->version) + " is in another state than the log says";
+  for (const registry::ModelView& model : all) {
+    const auto found = models_.find({std::string(model.model_id), model.version});
+    if (found == models_.end() || found->second != model.state) {
+      return model_name(model.model_id, model.version) + " is in another state than the log says";
     }
   }
   return "";

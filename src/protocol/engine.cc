@@ -530,7 +530,7 @@ void Engine::on_command(Connection& connection, const Request& request, Command&
 
 void Engine::on_query(Connection& connection, const Request& request, const Query& query) {
   if (const auto* get = std::get_if<query::GetModel>(&query)) {
-    if (const registry::ModelMetadata* model = service_.find(*get)) {
+    if (const std::optional<registry::ModelView> model = service_.find(*get)) {
       const service::State& state = service_.state();
       const codec::ModelReply found{request.correlation_id, state.sequence, state.incarnation(), *model};
       return answer(connection, request.correlation_id, found, state.sequence);

@@ -1,5 +1,6 @@
 #include <cassert>
 #include <iterator>
+#include <span>
 #include <utility>
 
 #include "registry/state_machine.h"
@@ -11,7 +12,7 @@ void add(CanonicalBytes& bytes, const ModelVersion& version) {
   bytes.number(version.major).number(version.minor).number(version.patch);
 }
 
-void add(CanonicalBytes& bytes, const std::vector<std::size_t>& shape) {
+void add(CanonicalBytes& bytes, std::span<const std::size_t> shape) {
   bytes.number(shape.size());
   for (const std::size_t dimension : shape) bytes.number(dimension);
 }
@@ -19,7 +20,8 @@ void add(CanonicalBytes& bytes, const std::vector<std::size_t>& shape) {
 // "model_version": model_id, name, major, minor, patch, framework, input_shape, output_shape, size_bytes, checksum,
 // registered_at, state (its number), tags (a list of key and value, by key). Digests are kept in the database: for
 // ever.
-Digest hash_of(const ModelMetadata& model) {
+template <class Model>
+Digest hash_of_model(const Model& model) {
   CanonicalBytes bytes("model_version");
   bytes.text(model.model_id).text(model.name);
   add(bytes, model.version);
@@ -52,52 +54,55 @@ class Editor {
  public:
   explicit Editor(State& state) : state_(state) {}
 
-  VersionKey add(ModelMetadata&& model) {
-    VersionKey key{model.model_id, model.version};
-    const auto model_at = model_for(key.model_id);
-    State::Versions& versions = model_at->second;
-    const auto [at, is_new] = versions.try_emplace(key.version);
-    assert(is_new);
-    State::Entry& entry = at->second;
-    entry.model = std::move(model);
-    entry.digest = hash_of(entry.model);
-    const State::Entry* before = nullptr;
-    if (at != versions.begin()) {
-      before = &std::prev(at)->second;
-    } else if (model_at != state_.models_.begin()) {
-      before = &std::prev(model_at)->second.rbegin()->second;
+  VersionKey add(const ModelMetadata& metadata) {
+    const auto [model, place] = model_for(metadata.model_id);
+    StoredVersion::Owner made = StoredVersion::make(*model, metadata);
+    made->digest = hash_of_model(metadata);
+    StoredVersion& version = *made;
+    const StoredVersion* before = nullptr;
+    if (model->newest == nullptr) {
+      before = state_.last_before(place);
+      model->newest = &version;
+    } else if (model->newest->version < version.version) {
+      before = std::exchange(model->newest, &version);
     }
-    state_.list_.insert(entry, before);
-    state_.digest_ += entry.digest;
+    const auto at = model->versions.emplace_hint(model->versions.end(), version.version, std::move(made));
+    assert(at->second.get() == &version);
+    if (before == nullptr) before = before_in_list(*model, at);
+    state_.list_.insert(version, before);
+    state_.digest_ += version.digest;
     ++state_.version_count_;
-    return key;
+    return {metadata.model_id, metadata.version};
   }
 
   void remove(const VersionKey& key) {
-    const auto model = *state_.by_id_.find(key.model_id);
-    const auto version = model->second.find(key.version);
-    state_.list_.erase(version->second);
-    state_.digest_ -= version->second.digest;
+    StoredModel& model = *state_.model(key.model_id);
+    const auto version = model.versions.find(key.version);
+    state_.list_.erase(*version->second);
+    state_.digest_ -= version->second->digest;
     --state_.version_count_;
-    model->second.erase(version);
-    if (!model->second.empty()) return;
-    state_.by_id_.erase(model);
-    state_.models_.erase(model);
+    model.versions.erase(version);
+    if (!model.versions.empty()) {
+      model.newest = model.versions.rbegin()->second.get();
+      return;
+    }
+    state_.by_id_.erase(&model);
+    state_.models_.erase(state_.models_.find(key.model_id));
   }
 
   DeploymentState set_state(std::string_view model_id, const ModelVersion& version, DeploymentState to) {
-    State::Entry& changed = entry(model_id, version);
-    const DeploymentState from = changed.model.state;
+    StoredVersion& changed = this->version(model_id, version);
+    const DeploymentState from = changed.state;
     state_.list_.set_state(changed, to);
     state_.digest_ -= changed.digest;
-    changed.digest = hash_of(changed.model);
+    changed.digest = hash_of_model(changed.view());
     state_.digest_ += changed.digest;
     return from;
   }
 
   Undo::WasValidated set_validation(std::string_view model_id, const ModelVersion& version,
                                     std::unique_ptr<ValidationResult> validation) {
-    std::unique_ptr<ValidationResult>& held = entry(model_id, version).validation;
+    std::unique_ptr<ValidationResult>& held = this->version(model_id, version).validation;
     if (held) state_.digest_ -= hash_of(*held);
     if (validation) state_.digest_ += hash_of(*validation);
     held.swap(validation);
@@ -105,15 +110,20 @@ class Editor {
   }
 
  private:
-  State::Entry& entry(std::string_view model_id, const ModelVersion& version) {
-    return (*state_.by_id_.find(model_id))->second.at(version);
+  StoredVersion& version(std::string_view model_id, const ModelVersion& version) {
+    StoredModel& model = *state_.model(model_id);
+    return model.newest->version == version ? *model.newest : *model.versions.at(version);
   }
-  State::Models::iterator model_for(const std::string& model_id) {
-    const auto known = state_.by_id_.find(model_id);
-    if (known != state_.by_id_.end()) return *known;
-    const auto made = state_.models_.try_emplace(model_id).first;
-    state_.by_id_.insert(made);
-    return made;
+  /// With the place of a model that is new.
+  std::pair<StoredModel*, State::Models::const_iterator> model_for(std::string_view model_id) {
+    if (StoredModel* known = state_.model(model_id)) return {known, {}};
+    const auto made = state_.models_.insert(StoredModel::make(model_id)).first;
+    state_.by_id_.insert(made->get());
+    return {made->get(), made};
+  }
+  const StoredVersion* before_in_list(const StoredModel& model, decltype(StoredModel::versions)::const_iterator at) {
+    if (at != model.versions.begin()) return std::prev(at)->second.get();
+    return state_.last_before(state_.models_.find(model.id()));
   }
 
   State& state_;
@@ -121,9 +131,7 @@ class Editor {
 
 namespace {
 
-Undo::Former apply_one(Editor editor, ModelRegistered&& event) {
-  return {editor.add(std::move(event.model)), Undo::WasAbsent{}};
-}
+Undo::Former apply_one(Editor editor, ModelRegistered&& event) { return {editor.add(event.model), Undo::WasAbsent{}}; }
 
 Undo::Former apply_one(Editor editor, StateTransitioned&& event) {
   const DeploymentState from = editor.set_state(event.model_id, event.version, event.to);

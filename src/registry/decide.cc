@@ -99,7 +99,7 @@ std::string list_allowed(DeploymentState from) {
 Result<Events> decide_one(const State& state, RegisterModel&& command) {
   ModelMetadata& model = command.model;
   if (absl::Status status = check(model); !status.ok()) return status;
-  if (const ModelMetadata* known = state.find(model.model_id, model.version)) {
+  if (const std::optional<ModelView> known = state.find(model.model_id, model.version)) {
     return absl::AlreadyExistsError(fmt::format("{} is registered already, and in {}; register another version",
                                                 describe(model.model_id, model.version), to_string(known->state)));
   }
@@ -111,8 +111,8 @@ Result<Events> decide_one(const State& state, RegisterModel&& command) {
 Result<Events> decide_one(const State& state, TransitionState&& command) {
   const auto& [model_id, version, to] = command;
   if (absl::Status status = names::check_id("model id", model_id); !status.ok()) return status;
-  const ModelMetadata* model = state.find(model_id, version);
-  if (model == nullptr) return unknown(model_id, version);
+  const std::optional<ModelView> model = state.find(model_id, version);
+  if (!model) return unknown(model_id, version);
   const DeploymentState from = model->state;
   if (can_transition_state(from, to)) return Events{StateTransitioned{model_id, version, from, to}};
   return absl::FailedPreconditionError(fmt::format("{}: cannot go from {} to {}; allowed: {}",
@@ -123,7 +123,7 @@ Result<Events> decide_one(const State& state, TransitionState&& command) {
 Result<Events> decide_one(const State& state, RecordValidation&& command) {
   ValidationResult& validation = command.validation;
   if (absl::Status status = check(validation); !status.ok()) return status;
-  if (state.find(validation.model_id, validation.version) == nullptr) {
+  if (!state.find(validation.model_id, validation.version)) {
     return unknown(validation.model_id, validation.version);
   }
   Events events;

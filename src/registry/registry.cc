@@ -73,16 +73,15 @@ auto rank_of(const Candidate& candidate) {
 
 double or_zero(double term) { return std::isnan(term) ? 0 : std::max(0.0, term); }
 
-std::vector<ModelMetadata> copies(const std::vector<const ModelMetadata*>& models) {
+std::vector<ModelMetadata> copies(const std::vector<ModelView>& models) {
   std::vector<ModelMetadata> copied;
   copied.reserve(models.size());
-  for (const ModelMetadata* model : models) copied.push_back(*model);
+  for (const ModelView& model : models) copied.push_back(copy_of(model));
   return copied;
 }
 
-template <class T>
-std::optional<T> copy(const T* found) {
-  return found == nullptr ? std::nullopt : std::optional<T>(*found);
+std::optional<ModelMetadata> copy(const std::optional<ModelView>& found) {
+  return found ? std::optional(copy_of(*found)) : std::nullopt;
 }
 
 }  // namespace
@@ -184,8 +183,8 @@ std::optional<ModelMetadata> ModelRegistry::get_latest(std::string_view model_id
 std::vector<ModelVersion> ModelRegistry::list_versions(std::string_view model_id) const {
   return guarded_->read([&](const State& state) {
     std::vector<ModelVersion> versions;
-    for (const ModelMetadata* model : state.list_versions(model_id, std::nullopt, kNoLimit)) {
-      versions.push_back(model->version);
+    for (const ModelView& model : state.list_versions(model_id, std::nullopt, kNoLimit)) {
+      versions.push_back(model.version);
     }
     return versions;
   });
@@ -202,7 +201,10 @@ absl::Status ModelRegistry::record_validation(ValidationResult validation) {
 
 std::optional<ValidationResult> ModelRegistry::get_validation(std::string_view model_id,
                                                               const ModelVersion& version) const {
-  return guarded_->read([&](const State& state) { return copy(state.validation(model_id, version)); });
+  return guarded_->read([&](const State& state) {
+    const ValidationResult* found = state.validation(model_id, version);
+    return found == nullptr ? std::nullopt : std::optional(*found);
+  });
 }
 
 std::vector<ModelMetadata> ModelRegistry::find_by_state(DeploymentState state_wanted) const {

@@ -18,19 +18,18 @@ absl::Status impossible(std::string_view model_id, const ModelVersion& version, 
 
 }  // namespace
 
-void for_each_version(const State& state,
-                      const std::function<void(const ModelMetadata&, const ValidationResult*)>& visit) {
+void for_each_version(const State& state, const std::function<void(const ModelView&, const ValidationResult*)>& visit) {
   std::optional<VersionKey> after;
   for (;;) {
-    const std::vector<const ModelMetadata*> page = state.list(after, kPageVersions);
-    for (const ModelMetadata* model : page) visit(*model, state.validation(model->model_id, model->version));
+    const std::vector<ModelView> page = state.list(after, kPageVersions);
+    for (const ModelView& model : page) visit(model, state.validation(model.model_id, model.version));
     if (page.size() < kPageVersions) return;
-    after = VersionKey{page.back()->model_id, page.back()->version};
+    after = VersionKey{std::string(page.back().model_id), page.back().version};
   }
 }
 
 absl::Status restore(State& state, const ModelMetadata& model) {
-  if (state.find(model.model_id, model.version) != nullptr) {
+  if (state.find(model.model_id, model.version)) {
     return impossible(model.model_id, model.version, "given twice");
   }
   apply(state, ModelRegistered{model});
@@ -38,7 +37,7 @@ absl::Status restore(State& state, const ModelMetadata& model) {
 }
 
 absl::Status restore(State& state, const ValidationResult& validation) {
-  if (state.find(validation.model_id, validation.version) == nullptr) {
+  if (!state.find(validation.model_id, validation.version)) {
     return impossible(validation.model_id, validation.version, "validated and not there");
   }
   if (state.validation(validation.model_id, validation.version) != nullptr) {

@@ -10,7 +10,7 @@ namespace tensorforge::registry {
 // everything that can be seen of it.
 
 /// Every version in the order of lists, with its validation (nullptr: none).
-void for_each_version(const State&, const std::function<void(const ModelMetadata&, const ValidationResult*)>& visit);
+void for_each_version(const State&, const std::function<void(const ModelView&, const ValidationResult*)>& visit);
 
 /// kDataLoss: the version is there already.
 absl::Status restore(State&, const ModelMetadata&);

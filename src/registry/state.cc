@@ -3,68 +3,74 @@
 #include "registry/state_machine.h"
 
 namespace tensorforge::registry {
+namespace {
 
-const State::Versions* State::versions(std::string_view model_id) const {
+std::optional<ModelView> view_of(const StoredVersion* version) {
+  return version == nullptr ? std::nullopt : std::optional(version->view());
+}
+
+}  // namespace
+
+StoredModel* State::model(std::string_view model_id) const {
   const auto found = by_id_.find(model_id);
-  return found == by_id_.end() ? nullptr : &(*found)->second;
+  return found == by_id_.end() ? nullptr : *found;
 }
 
-const State::Entry* State::last_at(const VersionKey& key) const {
-  auto model = models_.upper_bound(key.model_id);
-  if (model == models_.begin()) return nullptr;
-  --model;
-  if (model->first != key.model_id) return &model->second.rbegin()->second;
-  const auto version = model->second.upper_bound(key.version);
-  if (version != model->second.begin()) return &std::prev(version)->second;
-  return model == models_.begin() ? nullptr : &std::prev(model)->second.rbegin()->second;
+const StoredVersion* State::version(std::string_view model_id, const ModelVersion& version) const {
+  const StoredModel* of = model(model_id);
+  return of == nullptr ? nullptr : of->find(version);
 }
 
-const State::Entry* State::entry(std::string_view model_id, const ModelVersion& version) const {
-  const Versions* all = versions(model_id);
-  if (all == nullptr) return nullptr;
-  const auto found = all->find(version);
-  return found == all->end() ? nullptr : &found->second;
+const StoredVersion* State::last_before(Models::const_iterator next) const {
+  return next == models_.begin() ? nullptr : (*std::prev(next))->newest;
 }
 
-const ModelMetadata* State::find(std::string_view model_id, const ModelVersion& version) const {
-  const Entry* found = entry(model_id, version);
-  return found == nullptr ? nullptr : &found->model;
+const StoredVersion* State::last_at(const VersionKey& key) const {
+  const StoredModel* of = model(key.model_id);
+  if (of != nullptr) {
+    const auto behind = of->versions.upper_bound(key.version);
+    if (behind != of->versions.begin()) return std::prev(behind)->second.get();
+  }
+  return last_before(models_.lower_bound(key.model_id));
 }
 
-const ModelMetadata* State::latest(std::string_view model_id) const {
-  const Versions* all = versions(model_id);
-  return all == nullptr ? nullptr : &all->rbegin()->second.model;  // a model without versions is not kept
+std::optional<ModelView> State::find(std::string_view model_id, const ModelVersion& version) const {
+  return view_of(this->version(model_id, version));
+}
+
+std::optional<ModelView> State::latest(std::string_view model_id) const {
+  const StoredModel* of = model(model_id);
+  return view_of(of == nullptr ? nullptr : of->newest);
 }
 
 const ValidationResult* State::validation(std::string_view model_id, const ModelVersion& version) const {
-  const Entry* found = entry(model_id, version);
+  const StoredVersion* found = this->version(model_id, version);
   return found == nullptr ? nullptr : found->validation.get();
 }
 
-std::vector<const ModelMetadata*> State::list(const std::optional<VersionKey>& after, std::size_t limit) const {
-  std::vector<const ModelMetadata*> page;
-  auto model = after ? models_.lower_bound(after->model_id) : models_.begin();
-  for (; model != models_.end() && page.size() < limit; ++model) {
-    const Versions& all = model->second;
-    auto version = after && model->first == after->model_id ? all.upper_bound(after->version) : all.begin();
-    for (; version != all.end() && page.size() < limit; ++version) page.push_back(&version->second.model);
+std::vector<ModelView> State::list(const std::optional<VersionKey>& after, std::size_t limit) const {
+  std::vector<ModelView> page;
+  auto next = after ? models_.lower_bound(after->model_id) : models_.begin();
+  for (; next != models_.end() && page.size() < limit; ++next) {
+    const StoredModel& of = **next;
+    auto version = after && of.id() == after->model_id ? of.versions.upper_bound(after->version) : of.versions.begin();
+    for (; version != of.versions.end() && page.size() < limit; ++version) page.push_back(version->second->view());
   }
   return page;
 }
 
-std::vector<const ModelMetadata*> State::list_versions(std::string_view model_id,
-                                                       const std::optional<ModelVersion>& after,
-                                                       std::size_t limit) const {
-  std::vector<const ModelMetadata*> page;
-  const Versions* all = versions(model_id);
-  if (all == nullptr) return page;
-  auto version = after ? all->upper_bound(*after) : all->begin();
-  for (; version != all->end() && page.size() < limit; ++version) page.push_back(&version->second.model);
+std::vector<ModelView> State::list_versions(std::string_view model_id, const std::optional<ModelVersion>& after,
+                                            std::size_t limit) const {
+  std::vector<ModelView> page;
+  const StoredModel* of = model(model_id);
+  if (of == nullptr) return page;
+  auto version = after ? of->versions.upper_bound(*after) : of->versions.begin();
+  for (; version != of->versions.end() && page.size() < limit; ++version) page.push_back(version->second->view());
   return page;
 }
 
-std::vector<const ModelMetadata*> State::find_by_state(DeploymentState state, const std::optional<VersionKey>& after,
-                                                       std::size_t limit) const {
+std::vector<ModelView> State::find_by_state(DeploymentState state, const std::optional<VersionKey>& after,
+                                            std::size_t limit) const {
   if (static_cast<std::size_t>(state) >= kDeploymentStates) return {};
   return list_.page(state, after ? last_at(*after) : nullptr, limit);
 }

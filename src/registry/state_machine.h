@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,10 +11,13 @@
 #include <variant>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_set.h"
 #include "platform/digest.h"
 #include "platform/result.h"
+#include "registry/model_view.h"
 #include "registry/registry.h"
+#include "registry/stored_model.h"
 #include "registry/version_list.h"
 
 namespace tensorforge::registry {
@@ -64,25 +66,26 @@ struct VersionKey {
 
 /// All model versions and their latest validations.
 ///
-/// Threads: none; the facade locks, the service has one writer. Pointers are valid until the next apply() or undo().
+/// Threads: none; the facade locks, the service has one writer. Views and pointers are valid until the next apply() or
+/// undo().
 /// Cost: a version is found by hash; a list is O(log models + its length), find_by_state() beside that O(versions /
-/// 128).
+/// 64).
 class State {
  public:
   State() = default;
   State(State&&) = default;
   State& operator=(State&&) = default;
 
-  const ModelMetadata* find(std::string_view model_id, const ModelVersion&) const;
-  const ModelMetadata* latest(std::string_view model_id) const;  ///< the highest version
+  std::optional<ModelView> find(std::string_view model_id, const ModelVersion&) const;
+  std::optional<ModelView> latest(std::string_view model_id) const;  ///< the highest version
   const ValidationResult* validation(std::string_view model_id, const ModelVersion&) const;
 
   /// Up to `limit` versions behind `after` (nullopt: from the start), by (model_id, version).
-  std::vector<const ModelMetadata*> list(const std::optional<VersionKey>& after, std::size_t limit) const;
-  std::vector<const ModelMetadata*> list_versions(std::string_view model_id, const std::optional<ModelVersion>& after,
-                                                  std::size_t limit) const;
-  std::vector<const ModelMetadata*> find_by_state(DeploymentState, const std::optional<VersionKey>& after,
-                                                  std::size_t limit) const;
+  std::vector<ModelView> list(const std::optional<VersionKey>& after, std::size_t limit) const;
+  std::vector<ModelView> list_versions(std::string_view model_id, const std::optional<ModelVersion>& after,
+                                       std::size_t limit) const;
+  std::vector<ModelView> find_by_state(DeploymentState, const std::optional<VersionKey>& after,
+                                       std::size_t limit) const;
   std::size_t model_count() const;
   std::size_t version_count() const;
   /// Sum of the hashes of all versions and validations; O(1).
@@ -91,31 +94,35 @@ class State {
  private:
   friend class Editor;  // apply.cc: what apply() and undo() do to a state
 
-  using Entry = VersionEntry;
-  using Versions = std::map<ModelVersion, Entry>;
-  // By model and then by version, so that a model with many versions costs its neighbours nothing, and models are
-  // counted for free.
-  using Models = std::map<std::string, Versions, std::less<>>;
+  static std::string_view id_of(std::string_view id) { return id; }
+  static std::string_view id_of(const StoredModel* model) { return model->id(); }
+  static std::string_view id_of(const StoredModel::Owner& model) { return model->id(); }
+  struct ById {
+    using is_transparent = void;
+    bool operator()(const auto& a, const auto& b) const { return id_of(a) < id_of(b); }
+  };
   struct HashId {
     using is_transparent = void;
-    std::size_t operator()(std::string_view id) const { return std::hash<std::string_view>()(id); }
-    std::size_t operator()(Models::iterator model) const { return (*this)(model->first); }
+    std::size_t operator()(const auto& model) const { return std::hash<std::string_view>()(id_of(model)); }
   };
   struct SameId {
     using is_transparent = void;
-    static std::string_view id(std::string_view id) { return id; }
-    static std::string_view id(Models::iterator model) { return model->first; }
-    bool operator()(auto a, auto b) const { return id(a) == id(b); }
+    bool operator()(const auto& a, const auto& b) const { return id_of(a) == id_of(b); }
   };
+  // By model and then by version, so that a model with many versions costs its neighbours nothing, and models are
+  // counted for free.
+  using Models = absl::btree_set<StoredModel::Owner, ById>;
 
-  const Versions* versions(std::string_view model_id) const;
-  const Entry* entry(std::string_view model_id, const ModelVersion&) const;
+  StoredModel* model(std::string_view model_id) const;
+  const StoredVersion* version(std::string_view model_id, const ModelVersion&) const;
   /// The last version at or before `key` in the order of lists; nullptr: none.
-  const Entry* last_at(const VersionKey& key) const;
+  const StoredVersion* last_at(const VersionKey& key) const;
+  /// The last version of the models before `next`; nullptr: there is none.
+  const StoredVersion* last_before(Models::const_iterator next) const;
 
-  Models models_;
-  absl::flat_hash_set<Models::iterator, HashId, SameId> by_id_;  // of models_, whose nodes stay where they are
-  VersionList list_;                                             // likewise
+  Models models_;                                            // each has a version
+  absl::flat_hash_set<StoredModel*, HashId, SameId> by_id_;  // of models_
+  VersionList list_;                                         // of all their versions
   std::size_t version_count_{};
   Digest digest_;
 };

@@ -3,29 +3,31 @@
 #include <algorithm>
 #include <iterator>
 
+#include "registry/stored_model.h"
+
 namespace tensorforge::registry {
 namespace {
 
-constexpr std::size_t kMaxRun = 128;
+constexpr std::size_t kMaxRun = 64;
 
 std::uint32_t& count_of(VersionList::Run& run, DeploymentState state) {
   return run.counts.at(static_cast<std::size_t>(state));
 }
 
-std::ptrdiff_t index_of(const VersionEntry& entry) {
+std::ptrdiff_t index_of(const StoredVersion& entry) {
   const auto& versions = entry.run->versions;
   return std::find(versions.begin(), versions.end(), &entry) - versions.begin();
 }
 
 }  // namespace
 
-void VersionList::insert(VersionEntry& entry, const VersionEntry* before) {
+void VersionList::insert(StoredVersion& entry, const StoredVersion* before) {
   if (runs_.empty()) runs_.emplace_back();
   entry.run = before == nullptr ? runs_.begin() : before->run;
   Run& run = *entry.run;
   const std::ptrdiff_t index = before == nullptr ? 0 : index_of(*before) + 1;
   run.versions.insert(run.versions.begin() + index, &entry);
-  ++count_of(run, entry.model.state);
+  ++count_of(run, entry.state);
   if (run.versions.size() > kMaxRun) split(entry.run);
 }
 
@@ -34,29 +36,28 @@ void VersionList::split(Place run) {
   const auto middle = run->versions.begin() + static_cast<std::ptrdiff_t>(run->versions.size() / 2);
   second->versions.assign(middle, run->versions.end());
   run->versions.erase(middle, run->versions.end());
-  for (VersionEntry* moved : second->versions) {
+  for (StoredVersion* moved : second->versions) {
     moved->run = second;
-    --count_of(*run, moved->model.state);
-    ++count_of(*second, moved->model.state);
+    --count_of(*run, moved->state);
+    ++count_of(*second, moved->state);
   }
 }
 
-void VersionList::erase(const VersionEntry& entry) {
+void VersionList::erase(const StoredVersion& entry) {
   Run& run = *entry.run;
   run.versions.erase(run.versions.begin() + index_of(entry));
-  --count_of(run, entry.model.state);
+  --count_of(run, entry.state);
   if (run.versions.empty()) runs_.erase(entry.run);
 }
 
-void VersionList::set_state(VersionEntry& entry, DeploymentState to) {
-  --count_of(*entry.run, entry.model.state);
-  entry.model.state = to;
+void VersionList::set_state(StoredVersion& entry, DeploymentState to) {
+  --count_of(*entry.run, entry.state);
+  entry.state = to;
   ++count_of(*entry.run, to);
 }
 
-std::vector<const ModelMetadata*> VersionList::page(DeploymentState state, const VersionEntry* after,
-                                                    std::size_t limit) const {
-  std::vector<const ModelMetadata*> page;
+std::vector<ModelView> VersionList::page(DeploymentState state, const StoredVersion* after, std::size_t limit) const {
+  std::vector<ModelView> page;
   auto run = runs_.begin();
   std::size_t index = 0;
   if (after != nullptr) {
@@ -67,8 +68,8 @@ std::vector<const ModelMetadata*> VersionList::page(DeploymentState state, const
     if (run->counts.at(static_cast<std::size_t>(state)) == 0) continue;
     for (; index < run->versions.size(); ++index) {
       if (page.size() == limit) return page;
-      const ModelMetadata& model = run->versions[index]->model;
-      if (model.state == state) page.push_back(&model);
+      const StoredVersion& version = *run->versions[index];
+      if (version.state == state) page.push_back(version.view());
     }
   }
   return page;

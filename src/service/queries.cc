@@ -47,14 +47,14 @@ class Answerer {
   // ---- models
 
   Result<ReplyResult> operator()(const query::GetModel& q) {
-    const registry::ModelMetadata* model = q.version ? state_.registry.find(q.model_id, *q.version)  //
-                                                     : state_.registry.latest(q.model_id);
-    if (model != nullptr) return result::Models{{*model}};
+    const std::optional<registry::ModelView> model =
+        q.version ? state_.registry.find(q.model_id, *q.version) : state_.registry.latest(q.model_id);
+    if (model) return result::Models{{copy_of(*model)}};
     if (!q.version) return unknown_model(q.model_id);
     return absl::NotFoundError(fmt::format("{} is unknown", model_name(q.model_id, *q.version)));
   }
   Result<ReplyResult> operator()(const query::ListVersions& q) {
-    if (state_.registry.latest(q.model_id) == nullptr) return unknown_model(q.model_id);
+    if (!state_.registry.latest(q.model_id)) return unknown_model(q.model_id);
     std::optional<registry::ModelVersion> after;
     if (q.page.token) {
       after = registry::parse_version(*q.page.token);
@@ -63,8 +63,8 @@ class Answerer {
     const Result<std::size_t> size = page_size(q.page);
     if (!size.ok()) return size.status();
     std::vector<registry::ModelVersion> versions;
-    for (const auto* model : state_.registry.list_versions(q.model_id, after, *size + 1)) {
-      versions.push_back(model->version);
+    for (const auto& model : state_.registry.list_versions(q.model_id, after, *size + 1)) {
+      versions.push_back(model.version);
     }
     cut(versions, *size, [](const auto& last) { return registry::format_version(last); });
     return result::Versions{std::move(versions)};
@@ -83,10 +83,10 @@ class Answerer {
     return result::ValidationFound{**found};
   }
   Result<ReplyResult> operator()(const query::CompareShapes& q) {
-    const auto* a = state_.registry.find(q.a_model_id, q.a_version);
-    if (a == nullptr) return unknown_version(q.a_model_id, q.a_version);
-    const auto* b = state_.registry.find(q.b_model_id, q.b_version);
-    if (b == nullptr) return unknown_version(q.b_model_id, q.b_version);
+    const auto a = state_.registry.find(q.a_model_id, q.a_version);
+    if (!a) return unknown_version(q.a_model_id, q.a_version);
+    const auto b = state_.registry.find(q.b_model_id, q.b_version);
+    if (!b) return unknown_version(q.b_model_id, q.b_version);
     return result::Number{
         registry::shape_compatibility(a->input_shape, a->output_shape, b->input_shape, b->output_shape)};
   }
@@ -246,7 +246,7 @@ class Answerer {
   }
 
   Result<const registry::ValidationResult*> validation(std::string_view id, const registry::ModelVersion& version) {
-    if (state_.registry.find(id, version) == nullptr) return unknown_version(id, version);
+    if (!state_.registry.find(id, version)) return unknown_version(id, version);
     const auto* found = state_.registry.validation(id, version);
     if (found == nullptr) return absl::NotFoundError(fmt::format("{} has no validation", model_name(id, version)));
     return found;
@@ -260,9 +260,9 @@ class Answerer {
     if (!size.ok()) return size.status();
     std::vector<registry::ModelMetadata> found;
     std::size_t bytes = 0;
-    for (const registry::ModelMetadata* model : list(*after, *size + 1)) {
-      found.push_back(*model);
-      bytes += codec::page_bytes(*model);
+    for (const registry::ModelView& model : list(*after, *size + 1)) {
+      found.push_back(copy_of(model));
+      bytes += codec::page_bytes(model);
       if (bytes > reading_.config.max_reply_bytes && found.size() > 1) break;  // cut() takes the last one off
     }
     cut(found, *size, [](const auto& last) { return token_of(last); });
@@ -324,11 +324,11 @@ class Answerer {
   Result<ReplyResult> best_model(const query::BestModel& q) {
     // select_best_model() tells a model's id; each candidate goes by its index here, so that its version is known too.
     std::vector<std::pair<registry::ModelMetadata, registry::ValidationResult>> candidates;
-    std::vector<const registry::ModelMetadata*> behind;
+    std::vector<registry::VersionKey> behind;
     for (const std::string& id : q.model_ids) {
-      if (state_.registry.latest(id) == nullptr) return unknown_model(id);
-      for (const auto* model : state_.registry.list_versions(id, std::nullopt, kMaxCandidates + 1)) {
-        const auto* validated = state_.registry.validation(id, model->version);
+      if (!state_.registry.latest(id)) return unknown_model(id);
+      for (const auto& model : state_.registry.list_versions(id, std::nullopt, kMaxCandidates + 1)) {
+        const auto* validated = state_.registry.validation(id, model.version);
         if (validated == nullptr) continue;
         if (candidates.size() == kMaxCandidates) {
           return absl::ResourceExhaustedError(
@@ -336,17 +336,17 @@ class Answerer {
         }
         registry::ModelMetadata candidate;
         candidate.model_id = std::to_string(behind.size());
-        candidate.version = model->version;
-        candidate.state = model->state;
+        candidate.version = model.version;
+        candidate.state = model.state;
         candidates.emplace_back(std::move(candidate), *validated);
-        behind.push_back(model);
+        behind.push_back({id, model.version});
       }
     }
     const std::optional<std::string> best = registry::select_best_model(candidates);
     if (!best) return result::BestModelFound{};
     std::size_t index = 0;
     std::from_chars(best->data(), best->data() + best->size(), index);
-    return result::BestModelFound{behind[index]->model_id, behind[index]->version};
+    return result::BestModelFound{behind[index].model_id, behind[index].version};
   }
 
   const Reading& reading_;

@@ -483,7 +483,7 @@ Reply Service::answer(const Query& query) const {
   return service::answer(reading, query);
 }
 
-const registry::ModelMetadata* Service::find(const query::GetModel& query) const {
+std::optional<registry::ModelView> Service::find(const query::GetModel& query) const {
   return query.version ? state_.registry.find(query.model_id, *query.version) : state_.registry.latest(query.model_id);
 }
 

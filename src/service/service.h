@@ -58,8 +58,8 @@ class Service {
   /// TakeSnapshot.
   Reply answer(const Query&) const;
 
-  /// What answers this query, without a copy; valid until the next command. nullptr: answer() says why there is none.
-  const registry::ModelMetadata* find(const query::GetModel&) const;
+  /// What answers this query, without a copy; valid until the next command. nullopt: answer() says why there is none.
+  std::optional<registry::ModelView> find(const query::GetModel&) const;
 
   /// kFailedPrecondition: commands of this session may be in the log, but nobody remembers their answers.
   absl::Status check_session(const SessionId&, Sequence opened_at) const;

@@ -108,7 +108,7 @@ SnapshotFacts facts_of(const State& state) {
 
 absl::Status save_registry(const registry::State& state, const AddPage& add) {
   Pages<SnapshotModels, &SnapshotModels::models> models(add);
-  registry::for_each_version(state, [&](const auto& model, const auto*) { models.push(model); });
+  registry::for_each_version(state, [&](const auto& model, const auto*) { models.push(copy_of(model)); });
   if (absl::Status status = models.finish(); !status.ok()) return status;
   Pages<SnapshotValidations, &SnapshotValidations::validations> validations(add);
   registry::for_each_version(state, [&](const auto&, const auto* validation) {

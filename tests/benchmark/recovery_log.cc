@@ -80,7 +80,7 @@ class Mix {
   }
   /// Finds what an earlier run left.
   void find(const service::State& state) {
-    while (state.registry.find(model_id(models_), kVersion) != nullptr) ++models_;
+    while (state.registry.find(model_id(models_), kVersion)) ++models_;
     for (std::size_t i = 0; i < kPools; ++i) {
       for (const auto& block : state.gpu_memory.blocks(device_id(i), 0, ~std::size_t{0})) {
         if (block.status != gpu_memory::BlockStatus::Free) blocks_[i].push_back(block.block_id);

@@ -7,6 +7,7 @@
 #include "codec/record.h"
 #include "codec/reply.h"
 #include "codec/request.h"
+#include "registry/state_machine.h"
 #include "tests/codec/bytes.h"
 #include "tests/codec/random_values.h"
 #include "tests/codec/samples.h"
@@ -184,7 +185,10 @@ TEST(Encode, AModelInPlaceAsOneThatWasCopied) {
   reply.incarnation = 5;
   reply.result = result::Models{{model}};
   std::string in_place;
-  ASSERT_TRUE(codec::append_server_frame(codec::ModelReply{9, 17, 5, model}, in_place).ok());
+  registry::State state;
+  registry::apply(state, registry::ModelRegistered{model});
+  const registry::ModelView stored = *state.latest(model.model_id);
+  ASSERT_TRUE(codec::append_server_frame(codec::ModelReply{9, 17, 5, stored}, in_place).ok());
   EXPECT_EQ(in_place, encode_server_frame(reply).value());
 }
 

@@ -257,7 +257,7 @@ TEST(Backpressure, AFullGroupKeepsEverybodysPlace) {
     // By the time that the half is done, nobody waits for his first.
     if (state.registry.model_count() < kPeers * 16 / 2) continue;
     for (ConnectionId id = 1; id <= kPeers; ++id) {
-      ASSERT_NE(state.registry.latest("m" + std::to_string(id) + "-1"), nullptr) << id;
+      ASSERT_TRUE(state.registry.latest("m" + std::to_string(id) + "-1")) << id;
     }
   }
   EXPECT_GT(flood.most_gathered_, config.max_gathered_bytes / 2);
@@ -274,7 +274,7 @@ TEST(Backpressure, OfAFloodAndAQuietPeerBothGetIntoTheGroup) {
   EXPECT_FALSE(flood.peers_[1].read_from);
   EXPECT_TRUE(flood.peers_[kQuiet].read_from);
   ASSERT_TRUE(flood.send(kQuiet, registration(1, "quiet", 0)));
-  EXPECT_NE(flood.engine_->state().registry.latest("quiet"), nullptr) << "it does not wait for the next group";
+  EXPECT_TRUE(flood.engine_->state().registry.latest("quiet")) << "it does not wait for the next group";
 }
 
 TEST(Backpressure, TheFloodsOfManyPeersAreDoneInShortTurns) {
@@ -292,13 +292,13 @@ TEST(Backpressure, TheFloodsOfManyPeersAreDoneInShortTurns) {
     std::string all;
     for (std::uint64_t n = 1; n <= kEach; ++n) all += registration(n, fmt::format("m{}-{}", id, n), 0);
     flood.engine_->on_bytes(id, std::as_bytes(std::span(all)));
-    ASSERT_NE(models.latest(fmt::format("m{}-1", id)), nullptr) << "everybody is served at once, a little";
+    ASSERT_TRUE(models.latest(fmt::format("m{}-1", id))) << "everybody is served at once, a little";
   }
   const std::size_t arrived = models.model_count();
   EXPECT_GE(arrived, config.max_frames_per_turn);
   EXPECT_LE(arrived, config.max_frames_per_turn + 4 * kPeers);
   ASSERT_TRUE(flood.send(kQuiet, registration(1, "quiet", 0)));
-  EXPECT_NE(models.latest("quiet"), nullptr) << "it does not wait for what the others still have";
+  EXPECT_TRUE(models.latest("quiet")) << "it does not wait for what the others still have";
   const std::size_t before = models.model_count();
   flood.engine_->on_turn();
   EXPECT_GE(models.model_count(), before + config.max_frames_per_turn);
@@ -335,7 +335,7 @@ TEST(Backpressure, PeersThatAllFloodGetEqualSharesOfTheDisk) {
     flood.work();
     flood.write_group();
     for (auto& [id, peer] : peers) {
-      while (models.latest(fmt::format("m{}-{}", id, peer.done + 1)) != nullptr) ++peer.done;
+      while (models.latest(fmt::format("m{}-{}", id, peer.done + 1))) ++peer.done;
     }
   }
   const auto [least, most] = std::minmax_element(

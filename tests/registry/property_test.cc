@@ -129,9 +129,9 @@ std::vector<ModelMetadata> models_of(const std::vector<Row>& rows) {
   return models;
 }
 
-std::vector<ModelMetadata> copies(const std::vector<const ModelMetadata*>& pointers) {
+std::vector<ModelMetadata> copies(const std::vector<ModelView>& views) {
   std::vector<ModelMetadata> models;
-  for (const ModelMetadata* model : pointers) models.push_back(*model);
+  for (const ModelView& view : views) models.push_back(copy_of(view));
   return models;
 }
 
@@ -167,7 +167,7 @@ void expect_same(const State& state, const NaiveRegistry& naive, Dice& dice) {
   for (const Row& row : all) {
     const auto& [model, validation] = row;
     ids.insert(model.model_id);
-    ASSERT_EQ(*state.find(model.model_id, model.version), model);
+    ASSERT_EQ(copy_of(*state.find(model.model_id, model.version)), model);
     const ValidationResult* held = state.validation(model.model_id, model.version);
     ASSERT_EQ(held == nullptr ? std::nullopt : std::optional(*held), validation);
   }
@@ -176,7 +176,7 @@ void expect_same(const State& state, const NaiveRegistry& naive, Dice& dice) {
     const std::vector<Row> versions = naive.rows_where([&](const ModelMetadata& m) { return m.model_id == id; });
     ASSERT_EQ(copies(state.list_versions(id, std::nullopt, kAll)), models_of(versions));
     ASSERT_EQ(copies(state.list_versions(id, after.version, limit)), page_of(versions, {id, after.version}, limit));
-    ASSERT_EQ(*state.latest(id), versions.back().model);
+    ASSERT_EQ(copy_of(*state.latest(id)), versions.back().model);
   }
   for (int i = 0; i < 7; ++i) {
     const auto wanted = static_cast<DeploymentState>(i);

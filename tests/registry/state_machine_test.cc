@@ -32,9 +32,11 @@ ValidationResult validation(std::string id, ModelVersion version = kV1) {
   return {std::move(id), version, true, 3, 9, 0.9, {}};
 }
 
-std::vector<std::string> names_of(const std::vector<const ModelMetadata*>& models) {
+std::vector<std::string> names_of(const std::vector<ModelView>& models) {
   std::vector<std::string> names;
-  for (const ModelMetadata* one : models) names.push_back(one->model_id + "@" + format_version(one->version));
+  for (const ModelView& one : models) {
+    names.push_back(std::string(one.model_id) + "@" + format_version(one.version));
+  }
   return names;
 }
 
@@ -293,7 +295,7 @@ TEST_F(RegistryTest, UndoPutsEverythingBack) {
   EXPECT_THAT(names_of(state_.find_by_state(Registered, std::nullopt, kAll)), testing::ElementsAre("resnet@1.2.0"));
   EXPECT_THAT(state_.find_by_state(Staging, std::nullopt, kAll), testing::IsEmpty());
   EXPECT_EQ(*state_.validation("resnet", kV1), validation("resnet"));
-  EXPECT_EQ(state_.latest("bert"), nullptr);
+  EXPECT_FALSE(state_.latest("bert"));
   EXPECT_EQ(state_.model_count(), 1u);
 }
 
@@ -411,7 +413,7 @@ TEST(RegistryOrder, HoldsForManyVersionsThatComeAndGo) {
       std::optional<VersionKey> after;
       for (;;) {
         const auto page = state.find_by_state(wanted, after, 97);
-        for (const ModelMetadata* model : page) got.push_back({model->model_id, model->version});
+        for (const ModelView& model : page) got.push_back({std::string(model.model_id), model.version});
         if (page.size() < 97) break;
         after = got.back();
       }
@@ -437,8 +439,8 @@ TEST(RegistryOrder, HoldsForManyVersionsThatComeAndGo) {
   EXPECT_EQ(state.version_count(), keys.size() / 2);
   check();
   EXPECT_EQ(state.find_by_state(DeploymentState::Registered, VersionKey{"zzz", {}}, 5).size(), 0u);
-  EXPECT_EQ(state.find_by_state(DeploymentState::Registered, VersionKey{"a", {}}, 5),
-            state.find_by_state(DeploymentState::Registered, std::nullopt, 5));
+  EXPECT_EQ(names_of(state.find_by_state(DeploymentState::Registered, VersionKey{"a", {}}, 5)),
+            names_of(state.find_by_state(DeploymentState::Registered, std::nullopt, 5)));
 }
 
 }  // namespace

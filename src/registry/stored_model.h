@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "absl/container/btree_map.h"
+#include "platform/digest.h"
+#include "registry/model_view.h"
+#include "registry/registry.h"
+#include "registry/version_list.h"
+
+namespace tensorforge::registry {
+
+struct StoredModel;
+
+/// One version, in one piece of memory: what it says lies behind it, so that a read of it among millions waits for
+/// memory once and not a dozen times. Its address never changes.
+struct StoredVersion {
+  struct Free {
+    void operator()(StoredVersion*) const;
+  };
+  using Owner = std::unique_ptr<StoredVersion, Free>;
+  /// `model` is the one it is a version of, and stays.
+  static Owner make(const StoredModel& model, const ModelMetadata&);
+
+  ModelView view() const;
+
+  const StoredModel* model{};
+  ModelVersion version;
+  DeploymentState state{};
+  std::uint64_t size_bytes{}, registered_at{};
+  Digest digest;                                 ///< of what it says
+  VersionList::Place run;                        ///< its place in the VersionList
+  std::unique_ptr<ValidationResult> validation;  ///< many versions have none
+
+ private:
+  StoredVersion() = default;
+  ~StoredVersion() = default;
+
+  std::uint32_t name_bytes_{}, framework_bytes_{}, checksum_bytes_{};
+  std::uint32_t input_rank_{}, output_rank_{}, tags_{};
+  // Behind it: input shape, output shape; the sizes of each tag's key and value; name, framework, checksum, tags.
+};
+
+/// A model with its versions. Its address never changes.
+struct StoredModel {
+  struct Free {
+    void operator()(StoredModel*) const;
+  };
+  using Owner = std::unique_ptr<StoredModel, Free>;
+  static Owner make(std::string_view id);
+
+  std::string_view id() const { return {reinterpret_cast<const char*>(this + 1), id_bytes_}; }
+  /// nullptr: there is none.
+  const StoredVersion* find(const ModelVersion&) const;
+
+  StoredVersion* newest{};  ///< the highest; nullptr: none yet
+  absl::btree_map<ModelVersion, StoredVersion::Owner> versions;
+
+ private:
+  explicit StoredModel(std::size_t id_bytes) : id_bytes_(id_bytes) {}
+  ~StoredModel() = default;
+
+  std::size_t id_bytes_;
+  // Behind it: the id.
+};
+
+}  // namespace tensorforge::registry
