@@ -423,6 +423,7 @@ void Service::gather(storage::Note note, std::uint32_t record_count) {
 
 void Service::begin_group() {
   storage::Group& group = groups_.emplace_back();
+  group.bytes.reserve(last_group_bytes_);  // under load it is about as large, and growing would copy it all
   group.first = state_.sequence + 1;
   group.incarnation = state_.incarnation();
   last_group_sealed_ = false;
@@ -453,6 +454,7 @@ std::optional<storage::Group> Service::take_group() {
   if (groups_.empty()) return std::nullopt;
   storage::Group group = std::move(groups_.front());
   groups_.pop_front();
+  last_group_bytes_ = group.bytes.size();
   return group;
 }
 
