@@ -308,11 +308,13 @@ void SimulatedDisk::settle_names(Predicate concerned) {
       others.push_back(std::move(change));
       continue;
     }
-    for (const auto& [where, name, node] : change.edits) {
+    for (const NameChange::Edit& settled : change.edits) {
+      const auto& [where, name, node] = settled;
       // What became of the name before is past, durable or not.
       for (NameChange& before : others) {
-        std::erase_if(before.edits,
-                      [&](const NameChange::Edit& edit) { return edit.directory == where && edit.name == name; });
+        std::erase_if(before.edits, [&settled](const NameChange::Edit& edit) {
+          return edit.directory == settled.directory && edit.name == settled.name;
+        });
       }
       if (node) {
         where->durable_entries[name] = node;

@@ -63,9 +63,9 @@ StoredVersion::Owner StoredVersion::make(const StoredModel& model, const ModelMe
   return made;
 }
 
-void StoredVersion::Free::operator()(StoredVersion* version) const {
-  version->~StoredVersion();
-  ::operator delete(version);
+void StoredVersion::Free::operator()(StoredVersion* freed) const {
+  freed->~StoredVersion();
+  ::operator delete(freed);
 }
 
 ModelView StoredVersion::view() const {
@@ -95,9 +95,9 @@ StoredModel::Owner StoredModel::make(std::string_view id) {
   return made;
 }
 
-void StoredModel::Free::operator()(StoredModel* model) const {
-  model->~StoredModel();
-  ::operator delete(model);
+void StoredModel::Free::operator()(StoredModel* freed) const {
+  freed->~StoredModel();
+  ::operator delete(freed);
 }
 
 const StoredVersion* StoredModel::find(const ModelVersion& version) const {
