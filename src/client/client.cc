@@ -38,6 +38,7 @@ Core::Options core_options(const ClientOptions& options) {
   core.program = options.program;
   core.connect_timeout_ms = static_cast<std::uint64_t>(options.connect_timeout.count());
   core.request_timeout_ms = static_cast<std::uint64_t>(options.request_timeout.count());
+  core.reconnect_timeout_ms = static_cast<std::uint64_t>(options.reconnect_timeout.count());
   core.max_in_flight = options.max_in_flight;
   return core;
 }

@@ -19,6 +19,8 @@ struct ClientOptions {
   std::string program{"tensorforge-client"};  ///< name and version, for the service's log
   std::chrono::milliseconds connect_timeout{5'000};
   std::chrono::milliseconds request_timeout{30'000};  ///< of one request, with all its retries
+  /// Without a connection for so long, what is open is given up before its time.
+  std::chrono::milliseconds reconnect_timeout{30'000};
   std::size_t max_in_flight{1'024};
 };
 

@@ -156,6 +156,7 @@ void Core::on_welcome(Welcome welcome) {
   phase_ = Phase::Ready;
   wanted_ = false;
   send_at_ = 0;
+  gone_since_.reset();
   last_error_ = absl::OkStatus();
   opened_at_ = welcome.opened_at;
   saw(welcome.incarnation, welcome.sequence);
@@ -200,6 +201,7 @@ void Core::on_disconnected(const absl::Status& why, std::uint64_t now) {
 void Core::lose_connection(const absl::Status& why, std::uint64_t now) {
   phase_ = Phase::Idle;
   attempt_at_ = now + backoff();
+  if (!gone_since_) gone_since_ = now;
   last_error_ = why;
   input_ = {};
   output_.clear();
@@ -224,17 +226,30 @@ void Core::on_tick(std::uint64_t now) {
 void Core::expire(std::uint64_t now) {
   // All requests have the same time, so their deadlines rise with their ids.
   while (!pending_.empty() && pending_.begin()->second.deadline <= now) {
-    const Pending& pending = pending_.begin()->second;
-    std::string message = fmt::format("no answer within {} ms", options_.request_timeout_ms);
-    if (!last_error_.ok()) message += " (" + text(last_error_) + ")";
-    if (!pending.sent) {
-      message += "; the request was not sent";
-    } else if (is_command(pending.request)) {
-      message += fmt::format("; whether the command {} was carried out is unknown", request_id(pending));
-    }
     const bool waited = phase_ == Phase::Ready && last_error_.ok();
-    finish(pending_.begin(), waited ? absl::DeadlineExceededError(message) : absl::UnavailableError(message), {});
+    give_up(pending_.begin(), fmt::format("no answer within {} ms", options_.request_timeout_ms), waited);
   }
+  if (now < reconnect_deadline()) return;
+  gone_since_ = now;  // for what is submitted from now on
+  while (!pending_.empty()) {
+    give_up(pending_.begin(), fmt::format("no connection for {} ms", options_.reconnect_timeout_ms), false);
+  }
+}
+
+std::uint64_t Core::reconnect_deadline() const {
+  if (!gone_since_ || pending_.empty() || options_.reconnect_timeout_ms >= kNever - *gone_since_) return kNever;
+  return *gone_since_ + options_.reconnect_timeout_ms;
+}
+
+void Core::give_up(PendingMap::iterator position, std::string message, bool waited) {
+  const Pending& pending = position->second;
+  if (!last_error_.ok()) message += " (" + text(last_error_) + ")";
+  if (!pending.sent) {
+    message += "; the request was not sent";
+  } else if (is_command(pending.request)) {
+    message += fmt::format("; whether the command {} was carried out is unknown", request_id(pending));
+  }
+  finish(position, waited ? absl::DeadlineExceededError(message) : absl::UnavailableError(message), {});
 }
 
 void Core::close() { end_session(absl::CancelledError("the client was closed")); }
@@ -320,7 +335,7 @@ void Core::send(PendingMap::iterator position) {
 }
 
 std::uint64_t Core::next_tick() const {
-  std::uint64_t next = pending_.empty() ? kNever : pending_.begin()->second.deadline;
+  std::uint64_t next = pending_.empty() ? kNever : std::min(pending_.begin()->second.deadline, reconnect_deadline());
   switch (phase_) {
     case Phase::Idle:
       if (wanted_ || !pending_.empty()) next = std::min(next, attempt_at_);

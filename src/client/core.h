@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <map>
 #include <optional>
 #include <span>
@@ -57,6 +58,8 @@ class Core {
     std::string program;                      ///< name and version, for the service's log
     std::uint64_t connect_timeout_ms{5'000};  ///< from the start of an attempt to the service's welcome
     std::uint64_t request_timeout_ms{30'000};
+    /// Without a connection for so long, what is open is given up before its time.
+    std::uint64_t reconnect_timeout_ms{std::numeric_limits<std::uint64_t>::max()};
     std::uint64_t first_backoff_ms{20}, max_backoff_ms{2'000};  ///< between attempts to connect; doubles, with jitter
     std::size_t max_in_flight{1'024};                           ///< sent and not answered; the service takes no more
     std::size_t max_waiting{65'536};                            ///< submitted and not sent; more are refused
@@ -128,6 +131,8 @@ class Core {
   void close_number(std::uint64_t number);
   void end_session(const absl::Status& why);
   void expire(std::uint64_t now);
+  std::uint64_t reconnect_deadline() const;
+  void give_up(PendingMap::iterator position, std::string message, bool waited);
   std::uint64_t backoff();
   std::string request_id(const Pending& pending) const;
 
@@ -137,11 +142,12 @@ class Core {
   std::function<std::uint64_t()> random_;
 
   Phase phase_{Phase::Idle};
-  bool wanted_{};               // connect although nothing is pending
-  bool drop_{};                 // the adapter has to close the socket
-  std::uint64_t attempt_at_{};  // Idle: not before; Connecting, Greeting: the attempt's deadline
-  std::uint64_t send_at_{};     // Ready: nothing is sent before
-  std::uint32_t failures_{};    // attempts since the last answer
+  bool wanted_{};                            // connect although nothing is pending
+  bool drop_{};                              // the adapter has to close the socket
+  std::uint64_t attempt_at_{};               // Idle: not before; Connecting, Greeting: the attempt's deadline
+  std::uint64_t send_at_{};                  // Ready: nothing is sent before
+  std::optional<std::uint64_t> gone_since_;  // a connection was lost, or not made, and none came since
+  std::uint32_t failures_{};                 // attempts since the last answer
   absl::Status last_error_;
   std::optional<Welcome> welcome_;
   std::optional<Sequence> opened_at_;

@@ -43,7 +43,7 @@ class Load::Impl {
       client::ClientOptions options;
       options.server = options_.server;
       options.actor = fmt::format("client{}", i);
-      options.request_timeout = kRequestTimeout;
+      options.request_timeout = options.reconnect_timeout = kRequestTimeout;
       Result<std::unique_ptr<client::Client>> client = client::Client::start(io_, options);
       if (!client.ok()) return client.status();
       Source& source = sources_.emplace_back();

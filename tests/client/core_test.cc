@@ -298,6 +298,36 @@ TEST_F(CoreTest, SaysWhetherARequestWasSent) {
   EXPECT_EQ(answers_.at("a").request_id, "");
 }
 
+TEST_F(CoreTest, GivesUpEarlierWhereNoConnectionComesBack) {
+  Core::Options made = options();
+  made.request_timeout_ms = 1'000'000;
+  made.reconnect_timeout_ms = 3'000;
+  use(made);
+  greet();
+  submit("a");
+  requests();
+  pass(500'000);  // the service takes long, and that is all right
+  lose();
+  EXPECT_LE(core_->next_tick(), now_ + 3'000);
+  pass(2'999);
+  turn();
+  EXPECT_TRUE(answers_.empty());
+  pass(1);
+  turn();
+  EXPECT_EQ(answers_.at("a").status.code(), StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(answers_.at("a").status.message()), HasSubstr("no connection for 3000 ms"));
+  EXPECT_THAT(std::string(answers_.at("a").status.message()), HasSubstr("-1 was carried out is unknown"));
+
+  submit("b");
+  pass(2'000);
+  connect();
+  welcome();
+  EXPECT_EQ(requests().size(), 1u);
+  pass(10'000);
+  turn();
+  EXPECT_FALSE(answers_.contains("b")) << "the connection is there again";
+}
+
 TEST_F(CoreTest, EndsTheSessionWhenTheLogWasRolledBack) {
   greet();
   submit("a");
