@@ -116,8 +116,8 @@ class Service {
   std::uint64_t free_bytes_;
   std::vector<std::string> warnings_;
   std::deque<storage::Group> groups_;
-  std::string encoded_;       ///< the records of the command at hand, as they go into a group
-  bool last_group_sealed_{};  ///< ends at a noted digest: the next command begins another
+  std::string encoded_;             ///< the records of the command at hand, as they go into a group
+  bool last_group_sealed_{};        ///< ends at a noted digest: the next command begins another
   std::size_t last_group_bytes_{};  ///< of the one taken last
   std::uint64_t refused_{};
   absl::flat_hash_map<std::string, AllocationRate> allocation_rates_;

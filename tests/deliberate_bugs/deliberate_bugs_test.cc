@@ -16,6 +16,7 @@
 #include "crashtest/tester.h"
 #include "platform/deliberate_bug.h"
 #include "tests/storage/log_fixture.h"
+#include "tests/support/daemon.h"
 #include "tests/support/programs.h"
 
 namespace tensorforge::crashtest {
@@ -152,6 +153,31 @@ TEST(DeliberateBugs, AreAllLookedFor) {
         std::any_of(std::begin(kCases), std::end(kCases), [bug](const Case& each) { return each.bug == bug; });
     EXPECT_TRUE(looked_for) << to_string(bug);
   }
+}
+
+TEST(DeliberateBugs, EndAServiceThatContradictsItsLogAtItsNextSnapshot) {
+  const storage::TemporaryDirectory directory;
+  const std::vector<std::string> arguments{"--data-dir", (directory.path() / "data").string(), "--listen",
+                                           "127.0.0.1:0"};
+  const auto ask = [](const test::Daemon& daemon, std::vector<std::string> command) {
+    command.insert(command.begin(), TENSORFORGE_PROGRAM);
+    command.insert(command.end(), {"--server", fmt::format("127.0.0.1:{}", daemon.ready()->port)});
+    return test::run_program(command);
+  };
+  {
+    const Made made(DeliberateBug::kApplyWithClock);
+    test::Daemon wrong(arguments);
+    ASSERT_TRUE(wrong.ready()) << wrong.errors();
+    EXPECT_EQ(ask(wrong, {"model", "register", "resnet", "1.0.0"}).exit_code, 0);
+    EXPECT_NE(ask(wrong, {"server", "snapshot"}).exit_code, 0);
+    EXPECT_EQ(wrong.wait(), 2);
+    EXPECT_THAT(wrong.errors(), testing::HasSubstr("is not the one that the log gives: registry"));
+  }
+  test::Daemon right(arguments);
+  ASSERT_TRUE(right.ready()) << right.errors();
+  EXPECT_EQ(ask(right, {"model", "get", "resnet"}).exit_code, 0) << "what the log says is served";
+  EXPECT_EQ(ask(right, {"server", "snapshot"}).exit_code, 0);
+  EXPECT_EQ(right.stop(), 0);
 }
 
 }  // namespace
