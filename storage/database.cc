@@ -167,6 +167,7 @@ rocksdb::DBOptions Database::options() const {
   options.max_total_wal_size = std::uint64_t{64} << 20U;
   options.db_write_buffer_size = std::size_t{64} << 20U;
   options.max_open_files = 512;
+  options.max_file_opening_threads = 1;  // by default each family has 15 made, and ended, at each opening
   options.info_log = std::make_shared<ServiceLogger>();
   options.max_bgerror_resume_count = 0;  // a failed write is final
   return options;
