@@ -178,12 +178,19 @@ Result<std::unique_ptr<Database>> Database::create(const std::shared_ptr<rocksdb
   std::unique_ptr<Database> database(new Database(files));
   rocksdb::DBOptions options = database->options();
   options.create_if_missing = true;
-  options.create_missing_column_families = true;
   options.error_if_exists = true;
   options.info_log = std::make_shared<ServiceLogger>(spdlog::level::debug);  // it warns that nothing is there yet
+  std::vector<rocksdb::ColumnFamilyDescriptor> families = descriptors();
   rocksdb::DB* db = nullptr;
-  rocksdb::Status status = rocksdb::DB::Open(options, path, descriptors(), &database->handles_, &db);
+  rocksdb::Status status = rocksdb::DB::Open(options, path, {families.front()}, &database->handles_, &db);
   database->db_.reset(db);
+  if (status.ok()) {
+    // Together: each by itself would write, sync, read and delete an OPTIONS file.
+    families.erase(families.begin());
+    std::vector<rocksdb::ColumnFamilyHandle*> created;
+    status = db->CreateColumnFamilies(families, &created);
+    database->handles_.insert(database->handles_.end(), created.begin(), created.end());
+  }
   if (!status.ok()) return to_status(status, fmt::format("create {}", path));
 
   rocksdb::WriteBatch batch = protected_batch();
