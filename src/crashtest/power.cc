@@ -1,6 +1,7 @@
 // The level `power`: the power goes at any call that changes the disk, while opening and while serving, and comes back
 // to any image that the disk may legally hold then.
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -108,6 +109,7 @@ class PowerRun {
     }
     if (!cut) cut = disk_->copy();
     note(life.recovery_ms);
+    judged_.clear();
     for (int i = 0; i < kImages; ++i) look_at(*cut, fmt::format("{}, image {}", where, i + 1));
     disk_ = cut->after_power_cut(random_);
     ++result_.faults[fault_];
@@ -131,6 +133,7 @@ class PowerRun {
   void look_at(const SimulatedDisk& cut, const std::string& where) {
     const std::shared_ptr<SimulatedDisk> image = cut.after_power_cut(random_);
     const bool on_disk = one_in(random_, kOneOnDisk);
+    if (!judged_.insert(image->digest()).second && !on_disk) return;
     const Inspection found = on_disk ? inspect_on_disk(*image, scratch_, witness()) : inspect(image, witness());
     ++result_.faults[fault_];
     note(found.recovery_ms);
@@ -163,6 +166,7 @@ class PowerRun {
   World world_;
   std::shared_ptr<SimulatedDisk> disk_ = std::make_shared<SimulatedDisk>();
   std::vector<Digest> before_;  ///< records that are durable for certain
+  std::set<Digest> judged_;     ///< images of the present cut
   RunResult result_;
 };
 

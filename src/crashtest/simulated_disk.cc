@@ -258,6 +258,20 @@ absl::Status SimulatedDisk::write_to(const std::string& from, const std::string&
   return node ? walk(*node, to) : absl::OkStatus();
 }
 
+Digest SimulatedDisk::digest() const {
+  CanonicalBytes bytes("disk");
+  const std::function<void(const Node&)> walk = [&](const Node& node) {
+    bytes.number(node.is_directory).text(node.bytes).number(node.entries.size());
+    for (const auto& [name, entry] : node.entries) {
+      bytes.text(name);
+      walk(*entry);
+    }
+  };
+  const std::lock_guard lock(mutex_);
+  walk(*root_);
+  return bytes.digest();
+}
+
 void SimulatedDisk::put_file(const std::string& path, std::string bytes) {
   const std::lock_guard lock(mutex_);
   const auto [directory, name] = place(path);

@@ -15,6 +15,7 @@
 
 #include <rocksdb/file_system.h>
 
+#include "platform/digest.h"
 #include "platform/result.h"
 
 namespace tensorforge::crashtest {
@@ -65,6 +66,8 @@ class SimulatedDisk final : public rocksdb::FileSystem {
 
   /// What can be read. Every file below `directory`, by its path from there.
   std::map<std::string, std::string> files_below(const std::string& directory) const;
+  /// Of what can be read: every name, and every byte.
+  Digest digest() const;
   /// Replaces or makes a file, durable at once. Its directory is there.
   void put_file(const std::string& path, std::string bytes);
 

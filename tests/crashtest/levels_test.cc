@@ -31,7 +31,7 @@ RunResult run(const char* level, std::uint64_t first_seed, std::uint64_t seeds, 
 
 TEST(Power, LosesNothing) {
   // Seeds 2 and 3: the first start did not sync the name of the directory that it had made.
-  const RunResult all = run("power", 1, 5);
+  const RunResult all = run("power", 1, 12);
   EXPECT_GT(all.faults.at("power cut"), 20U);
   EXPECT_GT(all.faults.at("power cut, --ack wal"), 20U);
   EXPECT_GT(all.acknowledged, 30U);

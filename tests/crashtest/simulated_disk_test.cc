@@ -190,5 +190,21 @@ TEST_F(SimulatedDiskTest, IsTheSameAfterACutWithTheSameSeed) {
   }
 }
 
+TEST_F(SimulatedDiskTest, HasADigestOfEveryNameAndByte) {
+  std::set<Digest> seen{disk_->digest()};
+  const auto is_new = [&] { return seen.insert(disk_->digest()).second; };
+  ASSERT_TRUE(storage::create_directory(*disk_, "/d/e").ok());
+  EXPECT_TRUE(is_new());
+  const auto file = create("/d/a");
+  EXPECT_TRUE(is_new());
+  ASSERT_TRUE(append(*file, "x").ok());
+  EXPECT_TRUE(is_new());
+  ASSERT_TRUE(storage::rename_file(*disk_, "/d/a", "/d/e/a").ok());
+  EXPECT_TRUE(is_new());
+  ASSERT_TRUE(sync(*file).ok());
+  EXPECT_FALSE(is_new()) << "what is read is the same";
+  EXPECT_EQ(disk_->copy()->digest(), disk_->digest());
+}
+
 }  // namespace
 }  // namespace tensorforge::crashtest
