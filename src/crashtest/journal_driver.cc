@@ -18,15 +18,15 @@ SimulatedDisk::Fault JournalDriver::pass(const SimulatedDisk::Call& call, const 
     if (lane == kHead) head_failed_ = false;  // it goes on all the same
     if (closed_) {
       waiting_[lane] = true;
-      changed_.notify_all();
-      changed_.wait(lock, [&] { return !waiting_[lane]; });
+      changed_.notify_one();
+      let_through_.wait(lock, [&] { return !waiting_[lane]; });
     }
   }
   SimulatedDisk::Fault fault = hook ? hook(call) : SimulatedDisk::Fault{};
   if (lane == kHead && !fault.error.ok()) {
     const std::lock_guard lock(mutex_);
     head_failed_ = true;
-    changed_.notify_all();
+    changed_.notify_one();
   }
   return fault;
 }
@@ -51,7 +51,7 @@ void JournalDriver::start(storage::Journal& journal) {
                    const std::lock_guard lock(mutex_);
                    anchored_ = last;
                    ++reports_;
-                   changed_.notify_all();
+                   changed_.notify_one();
                  }});
 }
 
@@ -72,7 +72,7 @@ void JournalDriver::report(Event event) {
   }
   events_.push_back(std::move(event));
   ++reports_;
-  changed_.notify_all();
+  changed_.notify_one();
 }
 
 void JournalDriver::expect_durable_when_synced() {
@@ -110,7 +110,7 @@ std::vector<JournalDriver::Event> JournalDriver::step(std::mt19937_64& random) {
     waiting_[lane] = false;
     // What comes next of this thread is another call that waits, or a report.
     const std::uint64_t reported = reports_;
-    changed_.notify_all();
+    let_through_.notify_all();
     changed_.wait(lock, [&] { return (waiting_[lane] || reports_ > reported || head_failed_) && quiet(); });
   }
   return std::exchange(events_, {});
@@ -120,7 +120,7 @@ void JournalDriver::let_all_through() {
   const std::lock_guard lock(mutex_);
   closed_ = false;
   for (bool& waits : waiting_) waits = false;
-  changed_.notify_all();
+  let_through_.notify_all();
 }
 
 }  // namespace tensorforge::crashtest

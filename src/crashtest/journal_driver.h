@@ -46,7 +46,8 @@ class JournalDriver {
   bool quiet() const;  // under mutex_
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable changed_;      ///< whoever drives waits for it
+  std::condition_variable let_through_;  ///< the journal's threads wait for it
   storage::Journal* journal_{};
   bool closed_{};  ///< calls wait
   bool waiting_[kLanes]{};
