@@ -20,7 +20,7 @@ using Random = std::mt19937_64;
 
 constexpr std::uint64_t kMaxCuts = 3;
 constexpr int kImages = 6;                   ///< of one cut, beside the one with which the history goes on
-constexpr std::uint64_t kOneOnDisk = 24;     ///< one image of so many is laid out and opened on the disk under test
+constexpr std::uint64_t kOneOnDisk = 240;    ///< one image of so many is laid out and opened on the disk under test
 constexpr std::uint64_t kOpeningCalls = 60;  ///< about as many of them change the disk
 constexpr std::uint64_t kLifeCalls = 260;
 constexpr std::size_t kRequests = 60;
@@ -135,7 +135,7 @@ class PowerRun {
     const bool on_disk = one_in(random_, kOneOnDisk);
     if (!judged_.insert(image->digest()).second && !on_disk) return;
     const Inspection found = on_disk ? inspect_on_disk(*image, scratch_, witness()) : inspect(image, witness());
-    ++result_.faults[fault_];
+    ++result_.faults[on_disk ? fault_ + ", opened under --data-dir" : fault_];
     note(found.recovery_ms);
     if (!found.opening.ok()) {
       return result_.add_failure(fmt::format("{}: the service would not start: {}", where, found.opening.ToString()));
@@ -162,7 +162,7 @@ class PowerRun {
   const Scratch& scratch_;
   const Portion& portion_;
   const storage::Ack ack_{seed_ % 3 == 2 ? storage::Ack::kWal : storage::Ack::kAnchor};
-  const char* const fault_{ack_ == storage::Ack::kWal ? "power cut, --ack wal" : "power cut"};
+  const std::string fault_{ack_ == storage::Ack::kWal ? "power cut, --ack wal" : "power cut"};
   World world_;
   std::shared_ptr<SimulatedDisk> disk_ = std::make_shared<SimulatedDisk>();
   std::vector<Digest> before_;  ///< records that are durable for certain

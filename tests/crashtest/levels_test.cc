@@ -38,6 +38,10 @@ TEST(Power, LosesNothing) {
   EXPECT_GT(all.refused, 10U);
 }
 
+TEST(Power, OpensAnImageOnTheDiskUnderTestNowAndThen) {
+  EXPECT_EQ(run("power", 57, 1).faults.at("power cut, opened under --data-dir"), 1U);
+}
+
 TEST(Kill, ComesToEveryPointAndLosesNothing) {
   const RunResult all = run("kill", 1, 10);  // as many as it takes to come to every end
   EXPECT_GT(all.acknowledged, 200U);
