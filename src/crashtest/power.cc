@@ -19,11 +19,15 @@ using Operation = SimulatedDisk::Operation;
 using Random = std::mt19937_64;
 
 constexpr std::uint64_t kMaxCuts = 3;
-constexpr int kImages = 6;                   ///< of one cut, beside the one with which the history goes on
-constexpr std::uint64_t kOneOnDisk = 240;    ///< one image of so many is laid out and opened on the disk under test
-constexpr std::uint64_t kOpeningCalls = 60;  ///< about as many of them change the disk
-constexpr std::uint64_t kLifeCalls = 260;
+constexpr int kImages = 6;                 ///< of one cut, beside the one with which the history goes on
+constexpr std::uint64_t kOneOnDisk = 240;  ///< one image of so many is laid out and opened on the disk under test
 constexpr std::size_t kRequests = 60;
+
+/// About as many calls change the disk.
+struct Calls {
+  std::uint64_t opening{}, life{};
+};
+constexpr Calls kFirstLife{100, 200}, kLaterLife{50, 150};
 
 bool changes_disk(Operation operation) {
   switch (operation) {
@@ -90,7 +94,8 @@ class PowerRun {
 
   void live_and_cut(std::uint64_t number) {
     const bool while_opening = one_in(random_, 4);
-    const std::uint64_t at = between(random_, 1, while_opening ? kOpeningCalls : kLifeCalls);
+    const Calls about = before_.empty() ? kFirstLife : kLaterLife;
+    const std::uint64_t at = between(random_, 1, while_opening ? about.opening : about.life);
     std::uint64_t calls = 0;
     std::shared_ptr<SimulatedDisk> cut;
     std::string where = fmt::format("cut {} after a clean stop", number);

@@ -110,7 +110,7 @@ INSTANTIATE_TEST_SUITE_P(Each, DeliberateBugTest, testing::ValuesIn(kCases), nam
 
 /// One for each level whose runs can be made smaller.
 constexpr Case kShrunk[] = {
-    {DeliberateBug::kHalfACommand, "power", 22},
+    {DeliberateBug::kHalfACommand, "power", 37},
     {DeliberateBug::kFailedSyncRetried, "errors", 33},
     {DeliberateBug::kAnchorTooHigh, "kill"},
     {DeliberateBug::kSnapshotOfWrongSequence, "simulate"},
