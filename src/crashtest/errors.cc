@@ -160,7 +160,7 @@ class FaultyHistory {
     const World::Life life = world_.live(disk_, plan);
     if (seen_) ++result_.faults[kNames[static_cast<std::size_t>(kind_)]];
     judge(life);
-    result_.recovery_ms.push_back(life.recovery_ms);
+    result_.add_recovery(life.recovery_ms);
   }
 
   void judge(const World::Life& life) {
@@ -189,7 +189,7 @@ class FaultyHistory {
     }
     where_ += ", then a restart";
     const World::Life life = world_.live(disk_, plan(std::min<std::size_t>(4, requests_)));
-    result_.recovery_ms.push_back(life.recovery_ms);
+    result_.add_recovery(life.recovery_ms);
     if (life.end != World::End::kStopped) return fail("it did not come back: " + life.why.ToString());
     if (world_.unanswered() > 0) fail(fmt::format("{} requests were never answered", world_.unanswered()));
     const Inspection found = inspect(disk_->after_power_cut(random_), witness());

@@ -19,7 +19,7 @@ constexpr std::string_view kStyle = R"(
   --good: #1a7f37; --bad: #b3261e; --code: #f3f5f7; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a0a8b0; --line: #3a424a; --page: #14181c;
   --curve: #6db3f2; --good: #57c46f; --bad: #ff8a80; --code: #20262c; } }
-body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
+body { margin: 2rem auto; max-width: 76rem; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
   background: var(--page); }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }

@@ -41,6 +41,10 @@ void RunResult::add_failure(std::string what) {
   if (failures.size() < kMaxFailures) failures.push_back(std::move(what));
 }
 
+void RunResult::add_recovery(double ms) {
+  if (ms > 0) recovery_ms.push_back(ms);
+}
+
 void RunResult::add_findings(const Verdict& verdict, const std::string& where) {
   lost += verdict.lost;
   for (const Finding& finding : verdict.findings) {

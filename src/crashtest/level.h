@@ -22,6 +22,8 @@ struct RunResult {
   std::vector<std::string> failures;                ///< each promise that was broken
 
   void add_failure(std::string what);
+  /// How long an opening took with its replay; 0: it did not come so far, and does not count.
+  void add_recovery(double ms);
   /// Notes what is wrong. `where` says what was done before.
   void add_findings(const Verdict&, const std::string& where);
   /// Counts what the clients know at the end of a history.

@@ -89,7 +89,7 @@ class PowerRun {
     if (life.end != World::End::kStopped) {
       return result_.add_failure(fmt::format("before cut {}: {}", number, describe(life)));
     }
-    note(life.recovery_ms);
+    result_.add_recovery(life.recovery_ms);
   }
 
   void live_and_cut(std::uint64_t number) {
@@ -113,7 +113,7 @@ class PowerRun {
       return result_.add_failure(fmt::format("before cut {}: {}", number, describe(life)));
     }
     if (!cut) cut = disk_->copy();
-    note(life.recovery_ms);
+    result_.add_recovery(life.recovery_ms);
     judged_.clear();
     for (int i = 0; i < kImages; ++i) look_at(*cut, fmt::format("{}, image {}", where, i + 1));
     disk_ = cut->after_power_cut(random_);
@@ -141,7 +141,7 @@ class PowerRun {
     if (!judged_.insert(image->digest()).second && !on_disk) return;
     const Inspection found = on_disk ? inspect_on_disk(*image, scratch_, witness()) : inspect(image, witness());
     ++result_.faults[on_disk ? fault_ + ", opened under --data-dir" : fault_];
-    note(found.recovery_ms);
+    result_.add_recovery(found.recovery_ms);
     if (!found.opening.ok()) {
       return result_.add_failure(fmt::format("{}: the service would not start: {}", where, found.opening.ToString()));
     }
@@ -151,7 +151,7 @@ class PowerRun {
   void live_to_the_end() {
     const World::Life life = world_.live(disk_, plan("opened after the last cut"));
     if (life.end != World::End::kStopped) return result_.add_failure("at the end: " + describe(life));
-    note(life.recovery_ms);
+    result_.add_recovery(life.recovery_ms);
     const Inspection found = inspect(disk_, witness());
     if (!found.opening.ok()) return result_.add_failure("at the end: " + found.opening.ToString());
     result_.add_findings(found.verdict, "at the end");
@@ -159,8 +159,6 @@ class PowerRun {
     if (world_.unanswered() > 0)
       result_.add_failure(fmt::format("{} requests were never answered", world_.unanswered()));
   }
-
-  void note(double recovery_ms) { result_.recovery_ms.push_back(recovery_ms); }
 
   const std::uint64_t seed_;
   Random random_;

@@ -250,6 +250,7 @@ World::Life World::live(const std::shared_ptr<SimulatedDisk>& disk, const Plan& 
   JournalDriver driver;
   disk->set_hook([&](const SimulatedDisk::Call& call) { return driver.pass(call, plan.hook); });
   Life life;
+  std::chrono::duration<double, std::milli> recovered{};
   const auto begin = SteadyClock::now();
   storage::OpenOptions options;
   options.data_dir = kDataDir;
@@ -260,7 +261,7 @@ World::Life World::live(const std::shared_ptr<SimulatedDisk>& disk, const Plan& 
     for (std::uint8_t& byte : out) byte = static_cast<std::uint8_t>(random_());
   };
   Result<Recovery> recovery = open_and_recover(options);
-  const std::chrono::duration<double, std::milli> took = SteadyClock::now() - begin;
+  if (recovery.ok()) recovered = SteadyClock::now() - begin;
   if (plan.is_cut()) {
     life.end = End::kCut;
   } else if (!recovery.ok()) {
@@ -278,7 +279,7 @@ World::Life World::live(const std::shared_ptr<SimulatedDisk>& disk, const Plan& 
       if (!ended.ok()) life = {End::kDiskFailed, ended, 0};
     }
   }
-  life.recovery_ms = took.count();
+  life.recovery_ms = recovered.count();
   disconnect_all();
   disk->set_hook({});
   return life;

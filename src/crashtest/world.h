@@ -59,7 +59,7 @@ class World {
   struct Life {
     End end{};
     absl::Status why;
-    double recovery_ms{};  ///< of opening and replay, by the machine's clock
+    double recovery_ms{};  ///< of opening and replay, by the machine's clock; 0: it did not come so far
   };
   /// One life of the service, from its opening to its end. What clients have open is sent again first.
   Life live(const std::shared_ptr<SimulatedDisk>& disk, const Plan& plan);
