@@ -59,16 +59,13 @@ class Editor {
     StoredVersion::Owner made = StoredVersion::make(*model, metadata);
     made->digest = hash_of_model(metadata);
     StoredVersion& version = *made;
-    const StoredVersion* before = nullptr;
-    if (model->newest == nullptr) {
-      before = state_.last_before(place);
-      model->newest = &version;
-    } else if (model->newest->version < version.version) {
-      before = std::exchange(model->newest, &version);
-    }
+    const bool is_new_model = model->newest == nullptr;
     const auto at = model->versions.emplace_hint(model->versions.end(), version.version, std::move(made));
     assert(at->second.get() == &version);
-    if (before == nullptr) before = before_in_list(*model, at);
+    if (std::next(at) == model->versions.end()) model->newest = &version;
+    const StoredVersion* const before =
+        at != model->versions.begin() ? std::prev(at)->second.get()
+                                      : state_.last_before(is_new_model ? place : state_.models_.find(model->id()));
     state_.list_.insert(version, before);
     state_.digest_ += version.digest;
     ++state_.version_count_;
@@ -121,11 +118,6 @@ class Editor {
     state_.by_id_.insert(made->get());
     return {made->get(), made};
   }
-  const StoredVersion* before_in_list(const StoredModel& model, decltype(StoredModel::versions)::const_iterator at) {
-    if (at != model.versions.begin()) return std::prev(at)->second.get();
-    return state_.last_before(state_.models_.find(model.id()));
-  }
-
   State& state_;
 };
 
