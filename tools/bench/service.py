@@ -43,13 +43,13 @@ def stop(process):
 class TensorForge:
     """A service on a fresh directory and a free port; `stack` stops it."""
 
-    def __init__(self, stack, directory, programs, ack="anchor"):
+    def __init__(self, stack, directory, programs, ack="anchor", options=()):
         self.name = f"ack {ack}"
         self.programs = programs
         port_file = directory.with_suffix(".port")
         self.process = subprocess.Popen(
             [programs / "src/tensorforged", "--data-dir", str(directory), "--listen", "127.0.0.1:0", "--port-file",
-             str(port_file), "--ack", ack, "--log-level", "warning"], stdout=subprocess.DEVNULL)
+             str(port_file), "--ack", ack, "--log-level", "warning", *options], stdout=subprocess.DEVNULL)
         stack.callback(stop, self.process)
         wait_until(port_file.exists, self.process, "tensorforged")
         self.server = "127.0.0.1:" + port_file.read_text().strip()

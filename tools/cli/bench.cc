@@ -44,6 +44,7 @@ constexpr std::uint64_t kMaxClients = 10'000, kMaxDepth = 1'024, kMaxSeconds = 8
                         kMaxLive = 10'000'000;
 constexpr std::size_t kSetUpWindow = 512;
 constexpr std::size_t kBlocksHeld = 64;  // by one connection
+constexpr std::size_t kTensors = 4'096;  // whose blocks they are
 constexpr std::uint64_t kMaxBlockBytes = std::uint64_t{4} << 20U;
 constexpr std::uint64_t kPoolBytes = std::uint64_t{1} << 40U;
 
@@ -75,7 +76,7 @@ struct Run {
     return model;
   }
   gpu_memory::Allocate next_block(std::size_t client) {
-    return {device(client), {"bench", 1 + below(kMaxBlockBytes), 256, false, 0}};
+    return {device(client), {fmt::format("layer{}", below(kTensors)), 1 + below(kMaxBlockBytes), 256, false, 0}};
   }
   checkpoint::CreateCheckpoint next_checkpoint(std::size_t client, std::uint64_t step) const {
     checkpoint::CreateCheckpointRequest request;
