@@ -62,7 +62,9 @@ class Editor {
     const bool is_new_model = model->newest == nullptr;
     const auto at = model->versions.emplace_hint(model->versions.end(), version.version, std::move(made));
     assert(at->second.get() == &version);
-    if (std::next(at) == model->versions.end()) model->newest = &version;
+    const bool is_newest = std::next(at) == model->versions.end();
+    StoredVersion* const older = is_newest ? std::exchange(model->newest, &version) : &version;
+    if (older != nullptr) state_.older_.emplace(State::OlderVersion{model, older->version}, older);
     const StoredVersion* const before =
         at != model->versions.begin() ? std::prev(at)->second.get()
                                       : state_.last_before(is_new_model ? place : state_.models_.find(model->id()));
@@ -78,9 +80,11 @@ class Editor {
     state_.list_.erase(*version->second);
     state_.digest_ -= version->second->digest;
     --state_.version_count_;
+    const bool was_newest = version->second.get() == model.newest;
     model.versions.erase(version);
     if (!model.versions.empty()) {
-      model.newest = model.versions.rbegin()->second.get();
+      if (was_newest) model.newest = model.versions.rbegin()->second.get();
+      state_.older_.erase({&model, was_newest ? model.newest->version : key.version});
       return;
     }
     state_.by_id_.erase(&model);
@@ -88,7 +92,7 @@ class Editor {
   }
 
   DeploymentState set_state(std::string_view model_id, const ModelVersion& version, DeploymentState to) {
-    StoredVersion& changed = this->version(model_id, version);
+    StoredVersion& changed = *state_.version(model_id, version);
     const DeploymentState from = changed.state;
     state_.list_.set_state(changed, to);
     state_.digest_ -= changed.digest;
@@ -99,7 +103,7 @@ class Editor {
 
   Undo::WasValidated set_validation(std::string_view model_id, const ModelVersion& version,
                                     std::unique_ptr<ValidationResult> validation) {
-    std::unique_ptr<ValidationResult>& held = this->version(model_id, version).validation;
+    std::unique_ptr<ValidationResult>& held = state_.version(model_id, version)->validation;
     if (held) state_.digest_ -= hash_of(*held);
     if (validation) state_.digest_ += hash_of(*validation);
     held.swap(validation);
@@ -107,10 +111,6 @@ class Editor {
   }
 
  private:
-  StoredVersion& version(std::string_view model_id, const ModelVersion& version) {
-    StoredModel& model = *state_.model(model_id);
-    return model.newest->version == version ? *model.newest : *model.versions.at(version);
-  }
   /// With the place of a model that is new.
   std::pair<StoredModel*, State::Models::const_iterator> model_for(std::string_view model_id) {
     if (StoredModel* known = state_.model(model_id)) return {known, {}};

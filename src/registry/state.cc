@@ -16,9 +16,12 @@ StoredModel* State::model(std::string_view model_id) const {
   return found == by_id_.end() ? nullptr : *found;
 }
 
-const StoredVersion* State::version(std::string_view model_id, const ModelVersion& version) const {
+StoredVersion* State::version(std::string_view model_id, const ModelVersion& version) const {
   const StoredModel* of = model(model_id);
-  return of == nullptr ? nullptr : of->find(version);
+  if (of == nullptr || of->newest->version < version) return nullptr;
+  if (of->newest->version == version) return of->newest;
+  const auto found = older_.find(OlderVersion{of, version});
+  return found == older_.end() ? nullptr : found->second;
 }
 
 const StoredVersion* State::last_before(Models::const_iterator next) const {

@@ -12,8 +12,11 @@
 #include <vector>
 
 #include "absl/container/btree_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/hash/hash.h"
 #include "platform/digest.h"
+#include "platform/huge_pages.h"
 #include "platform/result.h"
 #include "registry/model_view.h"
 #include "registry/registry.h"
@@ -113,8 +116,20 @@ class State {
   // counted for free.
   using Models = absl::btree_set<StoredModel::Owner, ById>;
 
+  struct OlderVersion {
+    const StoredModel* model{};
+    ModelVersion version;
+    bool operator==(const OlderVersion&) const = default;
+    template <class H>
+    friend H AbslHashValue(H hash, const OlderVersion& key) {
+      return H::combine(std::move(hash), key.model, key.version.major, key.version.minor, key.version.patch);
+    }
+  };
+  using Older = absl::flat_hash_map<OlderVersion, StoredVersion*, absl::Hash<OlderVersion>, std::equal_to<>,
+                                    HugePageAllocator<std::pair<const OlderVersion, StoredVersion*>>>;
+
   StoredModel* model(std::string_view model_id) const;
-  const StoredVersion* version(std::string_view model_id, const ModelVersion&) const;
+  StoredVersion* version(std::string_view model_id, const ModelVersion&) const;
   /// The last version at or before `key` in the order of lists; nullptr: none.
   const StoredVersion* last_at(const VersionKey& key) const;
   /// The last version of the models before `next`; nullptr: there is none.
@@ -122,7 +137,8 @@ class State {
 
   Models models_;                                            // each has a version
   absl::flat_hash_set<StoredModel*, HashId, SameId> by_id_;  // of models_
-  VersionList list_;                                         // of all their versions
+  Older older_;       // all versions but the newest of each model, which is found without: most is asked about that
+  VersionList list_;  // of all their versions
   std::size_t version_count_{};
   Digest digest_;
 };

@@ -100,12 +100,4 @@ void StoredModel::Free::operator()(StoredModel* freed) const {
   ::operator delete(freed);
 }
 
-const StoredVersion* StoredModel::find(const ModelVersion& version) const {
-  // Most is asked about the newest, and what is registered is mostly newer.
-  if (newest == nullptr || newest->version < version) return nullptr;
-  if (newest->version == version) return newest;
-  const auto found = versions.find(version);
-  return found == versions.end() ? nullptr : found->second.get();
-}
-
 }  // namespace tensorforge::registry

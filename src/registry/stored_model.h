@@ -52,8 +52,6 @@ struct StoredModel {
   static Owner make(std::string_view id);
 
   std::string_view id() const { return {reinterpret_cast<const char*>(this + 1), id_bytes_}; }
-  /// nullptr: there is none.
-  const StoredVersion* find(const ModelVersion&) const;
 
   StoredVersion* newest{};  ///< the highest; nullptr: none yet
   absl::btree_map<ModelVersion, StoredVersion::Owner> versions;
