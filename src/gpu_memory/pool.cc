@@ -122,6 +122,17 @@ const Block* Pool::find(EntityId id) const {
   return found == by_id_.end() ? nullptr : *found;
 }
 
+void Pool::prefetch(PrefetchStep step, EntityId id) const {
+  if (step == PrefetchStep::Index) return by_id_.prefetch(id);
+  const auto found = by_id_.find(id);
+  if (found == by_id_.end()) return;
+  const Block* const block = *found;
+  if (step == PrefetchStep::Entity) return prefetch_object(block);
+  prefetch_object(block->before);
+  prefetch_object(block->behind);
+  prefetch_object(block->tensor);
+}
+
 Pool::ById::iterator Pool::iterator_at(EntityId id) {
   const auto found = by_id_.find(id);
   if (found == by_id_.end()) throw std::out_of_range(format_entity_id(kBlockIdPrefix, id));
@@ -234,6 +245,7 @@ bool Pool::fits_without_cached(std::size_t size, std::size_t alignment) const {
 
 void Pool::insert(const LiveBlock& live) {
   unsettle(live.offset);
+  by_id_.prefetch(live.id);
   Block& block = *blocks_.make();
   block.id = live.id;
   block.status = live.status;

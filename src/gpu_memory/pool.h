@@ -27,6 +27,7 @@
 #include "platform/digest.h"
 #include "platform/entity_id.h"
 #include "platform/huge_pages.h"
+#include "platform/prefetch.h"
 
 namespace tensorforge::gpu_memory {
 
@@ -112,6 +113,8 @@ class Pool {
   /// The last live block that begins at or before `offset`.
   const Block* last_live(std::size_t offset = std::numeric_limits<std::size_t>::max()) const;
 
+  /// For a change of this block.
+  void prefetch(PrefetchStep, EntityId) const;
   const Placement& placement() const { return placement_; }
   /// Whether the request would fit if all Cached blocks went: best_fit() over the bytes of Free and Cached blocks.
   bool fits_without_cached(std::size_t size, std::size_t alignment) const;

@@ -43,6 +43,12 @@ std::optional<MemoryBlock> State::block(std::string_view device_id, std::string_
   return found == nullptr ? std::nullopt : found->block(block_id);
 }
 
+void State::prefetch(PrefetchStep step, std::string_view device_id, std::string_view block_id) const {
+  const Pool* const found = pool(device_id);
+  const auto id = parse_entity_id(kBlockIdPrefix, block_id);
+  if (found != nullptr && id) found->prefetch(step, *id);
+}
+
 std::vector<MemoryBlock> State::blocks(std::string_view device_id, std::size_t from_offset, std::size_t limit) const {
   const Pool* const found = pool(device_id);
   return found == nullptr ? std::vector<MemoryBlock>() : found->blocks(from_offset, limit);

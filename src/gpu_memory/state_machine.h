@@ -15,6 +15,7 @@
 #include "gpu_memory/gpu_memory.h"
 #include "platform/digest.h"
 #include "platform/entity_id.h"
+#include "platform/prefetch.h"
 #include "platform/result.h"
 
 namespace tensorforge::gpu_memory {
@@ -178,6 +179,8 @@ class State {
                                              std::size_t from_offset, std::size_t limit) const;
   /// The first `limit` moves of a defragmentation, in the order of the contract.
   std::vector<Move> plan_defragment(std::string_view device_id, std::size_t limit) const;
+  /// For a change of this block.
+  void prefetch(PrefetchStep, std::string_view device_id, std::string_view block_id) const;
   std::size_t pool_count() const;
   std::size_t live_block_count() const;
   /// Sum of the hashes of all pools and live blocks; O(1).

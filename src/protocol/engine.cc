@@ -25,6 +25,9 @@ constexpr std::size_t kLeastGatherShare = 256;
 constexpr std::size_t kMaxReads = 64;
 /// Reads of the log that are given out at a time. One thread does them, so more would only lie there.
 constexpr std::size_t kMaxReadsBegun = 4;
+/// Messages of a connection that are read before it is their turn, and how large such a frame may be.
+constexpr std::size_t kMaxAhead = 8;
+constexpr std::size_t kMaxAheadFrameBytes = 1'024;
 /// What a request in flight and a waiting read take beside their bytes.
 constexpr std::size_t kSlotBytes = 64;
 constexpr std::size_t kReadBytes = 256;
@@ -106,6 +109,7 @@ struct Engine::Connection {
   std::uint64_t connected_at{}, last_request{}, last_sent{};
   std::optional<std::uint64_t> half_frame_since;
 
+  std::vector<Incoming> ahead;     ///< out of `input`, and not taken yet
   std::size_t buffered{};          ///< as last accounted for
   std::size_t large_frame{};       ///< room that its frame at hand was given
   bool wants_room{};               ///< it is in room_wanted_
@@ -351,35 +355,61 @@ std::size_t Engine::share_of(std::size_t frames) const {
   return std::clamp(frames, std::min(kFirstFrames, most), most);
 }
 
+/// Decodes what stands next in the input, up to `most` frames, so that the memory brings what the later ones are about
+/// while the first is answered. Each may stop the connection, and the others then lie there, so only small ones do.
+absl::Status Engine::read_ahead(Connection& connection, std::size_t most) {
+  ahead_.clear();
+  most = under_pressure() ? 1 : std::min(most, kMaxAhead);
+  do {
+    const auto frame = connection.input.next();
+    if (!frame.ok()) return frame.status();
+    if (!*frame) break;
+    leave_room(connection);
+    Incoming& message = ahead_.emplace_back(Incoming{codec::decode_client_frame(**frame)});
+    if (!message.content.ok()) message.correlation_id = codec::correlation_id_of(**frame);
+  } while (ahead_.size() < most && connection.input.frame_bytes() <= kMaxAheadFrameBytes);
+  if (ahead_.size() == 1) return absl::OkStatus();  // there is nothing to do meanwhile
+  for (const PrefetchStep step : kPrefetchSteps) {
+    for (const Incoming& message : ahead_) {
+      const auto* request = message.content.ok() ? std::get_if<Request>(&*message.content) : nullptr;
+      if (request != nullptr) service_.prefetch(step, *request);
+    }
+  }
+  return absl::OkStatus();
+}
+
 void Engine::work(Connection& connection, std::size_t most_frames) {
   const ConnectionId id = connection.id;
   connection.has_turn = true;  // this one; answers on the way do not ask for another
+  ahead_.clear();              // not assigned: its memory stays
+  for (Incoming& left : std::exchange(connection.ahead, {})) ahead_.push_back(std::move(left));
+  auto next = ahead_.begin();
   for (std::size_t frames = 0; frames < most_frames && may_take_requests(connection); ++frames) {
-    const auto frame = connection.input.next();
-    if (!frame.ok()) return fail(connection, with_context("malformed frame", frame.status()));
-    if (!*frame) {
-      connection.input_waits = false;
-      if (!connection.input.in_frame() || waits_for_room(connection)) {
-        connection.half_frame_since.reset();
-      } else if (!connection.half_frame_since) {
-        connection.half_frame_since = now_.boot_ms;
+    if (next == ahead_.end()) {
+      const absl::Status read = read_ahead(connection, most_frames - frames);
+      next = ahead_.begin();
+      if (!read.ok()) return fail(connection, with_context("malformed frame", read));
+      if (ahead_.empty()) {
+        connection.input_waits = false;
+        if (!connection.input.in_frame() || waits_for_room(connection)) {
+          connection.half_frame_since.reset();
+        } else if (!connection.half_frame_since) {
+          connection.half_frame_since = now_.boot_ms;
+        }
+        break;
       }
-      break;
     }
     if (frames_left_ > 0) --frames_left_;
     connection.half_frame_since.reset();
-    leave_room(connection);
     connection.last_request = now_.boot_ms;
-    Result<ClientMessage> message = codec::decode_client_frame(**frame);
     const std::size_t gathered = service_.gathered_bytes();
-    if (message.ok()) {
-      handle(connection, *std::move(message));
-    } else {
-      refuse_frame(connection, **frame, message.status());
-    }
+    handle(connection, std::move(*next++));
     if (find(id) == nullptr) return;
     if (std::exchange(connection.gathered_group, group_number_) != group_number_) connection.gathered_bytes = 0;
     connection.gathered_bytes += service_.gathered_bytes() - gathered;
+  }
+  if (connection.phase != Connection::Phase::Closing) {
+    connection.ahead.assign(std::move_iterator(next), std::move_iterator(ahead_.end()));
   }
   connection.has_turn = false;
   reconsider(connection);
@@ -424,23 +454,20 @@ void Engine::reconsider(Connection& connection) {
   reading_changed_.push_back(connection.id);
 }
 
-void Engine::handle(Connection& connection, ClientMessage&& message) {
+void Engine::handle(Connection& connection, Incoming&& message) {
   const bool greeted = connection.phase == Connection::Phase::Open;
-  if (auto* hello = std::get_if<Hello>(&message)) {
+  if (!message.content.ok()) {
+    // Where it still says which request it is, it costs that request and no other.
+    const absl::Status& why = message.content.status();
+    if (greeted && message.correlation_id) return answer(connection, *message.correlation_id, refusal(why));
+    return fail(connection, with_context("malformed frame", why));
+  }
+  if (auto* hello = std::get_if<Hello>(&*message.content)) {
     if (greeted) return fail(connection, absl::FailedPreconditionError("a connection says hello once"));
     return on_hello(connection, std::move(*hello));
   }
   if (!greeted) return fail(connection, absl::FailedPreconditionError("the first message of a connection is a hello"));
-  on_request(connection, std::move(std::get<Request>(message)));
-}
-
-/// A frame that does not decode. Where it still says which request it is, it costs that request and no other.
-void Engine::refuse_frame(Connection& connection, std::span<const std::byte> frame, const absl::Status& why) {
-  const std::optional<std::uint64_t> correlation_id = codec::correlation_id_of(frame);
-  if (connection.phase != Connection::Phase::Open || !correlation_id) {
-    return fail(connection, with_context("malformed frame", why));
-  }
-  answer(connection, *correlation_id, refusal(why));
+  on_request(connection, std::move(std::get<Request>(*message.content)));
 }
 
 absl::Status Engine::check_hello(const Hello& hello) const {

@@ -142,6 +142,11 @@ class Engine {
 
  private:
   struct Connection;
+  /// A frame, decoded.
+  struct Incoming {
+    Result<ClientMessage> content;
+    std::optional<std::uint64_t> correlation_id{};  ///< where it does not decode, and says so much
+  };
   /// What counts against rate_limit_requests: of all connections of one actor together.
   struct ActorRate {
     ActorRate(std::uint64_t window_ms, std::size_t limit) : window(window_ms, limit) {}
@@ -182,9 +187,9 @@ class Engine {
   void grant_room();
   std::size_t share_of(std::size_t frames) const;
   void work(Connection&, std::size_t most_frames);
+  absl::Status read_ahead(Connection&, std::size_t most);
   void reconsider_all();
-  void handle(Connection&, ClientMessage&&);
-  void refuse_frame(Connection&, std::span<const std::byte> frame, const absl::Status& why);
+  void handle(Connection&, Incoming&&);
   void on_hello(Connection&, Hello&&);
   void on_request(Connection&, Request&&);
   void on_command(Connection&, const Request&, Command&&);
@@ -225,6 +230,7 @@ class Engine {
   std::deque<ConnectionId> turns_;  ///< with frames that wait for their turn, each once
   std::size_t frames_left_{};       ///< of max_frames_per_turn, for what arrives in this turn
   ConnectionId last_reconsidered_{};
+  std::vector<Incoming> ahead_;      ///< of the connection that is served now
   std::vector<ConnectionId> dirty_;  ///< with bytes for the next effects
   std::vector<ConnectionId> reading_changed_;
   std::map<ReadId, PendingRead> reads_;

@@ -5,6 +5,9 @@
 namespace tensorforge::registry {
 namespace {
 
+/// Of most versions; what lies behind it is waited for.
+constexpr std::size_t kUsualVersionBytes = 384;
+
 std::optional<ModelView> view_of(const StoredVersion* version) {
   return version == nullptr ? std::nullopt : std::optional(version->view());
 }
@@ -76,6 +79,19 @@ std::vector<ModelView> State::find_by_state(DeploymentState state, const std::op
                                             std::size_t limit) const {
   if (static_cast<std::size_t>(state) >= kDeploymentStates) return {};
   return list_.page(state, after ? last_at(*after) : nullptr, limit);
+}
+
+void State::prefetch(PrefetchStep step, std::string_view model_id, const std::optional<ModelVersion>& version) const {
+  if (step == PrefetchStep::Index) return by_id_.prefetch(model_id);
+  const StoredModel* const of = model(model_id);
+  if (of == nullptr) return;
+  if (step == PrefetchStep::Entity) {
+    if (version) older_.prefetch(OlderVersion{of, *version});
+    prefetch_bytes(of->newest, kUsualVersionBytes);
+  } else if (version && *version < of->newest->version) {
+    const auto found = older_.find(OlderVersion{of, *version});
+    if (found != older_.end()) prefetch_bytes(found->second, kUsualVersionBytes);
+  }
 }
 
 std::size_t State::model_count() const { return models_.size(); }

@@ -17,6 +17,7 @@
 #include "absl/hash/hash.h"
 #include "platform/digest.h"
 #include "platform/huge_pages.h"
+#include "platform/prefetch.h"
 #include "platform/result.h"
 #include "registry/model_view.h"
 #include "registry/registry.h"
@@ -89,6 +90,10 @@ class State {
                                        std::size_t limit) const;
   std::vector<ModelView> find_by_state(DeploymentState, const std::optional<VersionKey>& after,
                                        std::size_t limit) const;
+
+  /// For a look at this version; nullopt: at the newest.
+  void prefetch(PrefetchStep, std::string_view model_id, const std::optional<ModelVersion>&) const;
+
   std::size_t model_count() const;
   std::size_t version_count() const;
   /// Sum of the hashes of all versions and validations; O(1).

@@ -59,6 +59,32 @@ struct TargetStream {
   }
 };
 
+/// For the model version or the block that a request is about, if it is about one.
+struct Prefetch {
+  const State& state;
+  PrefetchStep step;
+
+  void operator()(const query::GetModel& q) const { state.registry.prefetch(step, q.model_id, q.version); }
+  void operator()(const registry::RegisterModel& c) const { change(c.model.model_id, c.model.version); }
+  void operator()(const registry::TransitionState& c) const { change(c.model_id, c.version); }
+  void operator()(const registry::RecordValidation& c) const { change(c.validation.model_id, c.validation.version); }
+  template <class C>
+  requires requires(C c) { c.device_id, c.block_id; }
+  void operator()(const C& c) const { state.gpu_memory.prefetch(step, c.device_id, c.block_id); }
+  template <class... Kinds>
+  void operator()(const std::variant<Kinds...>& any) const {
+    std::visit(*this, any);
+  }
+  template <class Other>
+  void operator()(const Other&) const {}
+
+ private:
+  void change(const std::string& model_id, const registry::ModelVersion& version) const {
+    state.registry.prefetch(step, model_id, version);
+    if (step == PrefetchStep::Index) state.last_of_stream.prefetch(StreamRef{"model/", model_id});
+  }
+};
+
 absl::Status check_unchanged(const State& state, const std::string& stream, Sequence if_sequence) {
   const Sequence last = stream.empty() ? 0 : state.last_of(stream);
   if (last <= if_sequence) return absl::OkStatus();
@@ -156,6 +182,10 @@ Service::Service(Config config, State state, RandomBytes random, Now now)
                     "until it is set back or accepted (server accept-clock)",
                     now.wall_ms, state_.time));
   }
+}
+
+void Service::prefetch(PrefetchStep step, const Request& request) const {
+  std::visit(Prefetch{state_, step}, request.body);
 }
 
 void Service::on_tick(Now now) {

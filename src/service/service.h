@@ -16,6 +16,7 @@
 #include "codec/record.h"
 #include "codec/reply.h"
 #include "codec/request.h"
+#include "platform/prefetch.h"
 #include "service/allocation_rate.h"
 #include "service/clock_guard.h"
 #include "service/config.h"
@@ -60,6 +61,9 @@ class Service {
 
   /// What answers this query, without a copy; valid until the next command. nullopt: answer() says why there is none.
   std::optional<registry::ModelView> find(const query::GetModel&) const;
+
+  /// For a request that comes next.
+  void prefetch(PrefetchStep, const Request&) const;
 
   /// kFailedPrecondition: commands of this session may be in the log, but nobody remembers their answers.
   absl::Status check_session(const SessionId&, Sequence opened_at) const;

@@ -438,6 +438,38 @@ TEST(Engine, TooManyRequestsInFlightWaitForTheirTurn) {
   EXPECT_THAT(correlations(bench.replies(1)), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10));
 }
 
+TEST(Engine, RequestsThatArriveTogetherAreTakenInTheirOrderUntilOneClosesTheConnection) {
+  protocol::Config config;
+  config.max_requests_in_flight = 3;
+  EngineBench bench(config);
+  bench.hello(1);
+  const auto frame = [](std::uint64_t number, const std::string& model_id) {
+    Request request;
+    request.correlation_id = request.command_number = number;
+    request.body = Command(register_model(model_id));
+    if (number % 5 == 0) request.reason = std::string(2'000, 'r');  // larger than what is read ahead
+    return codec::encode_client_frame(request).value();
+  };
+  std::string together;
+  std::vector<std::uint64_t> numbers;
+  for (std::uint64_t n = 1; n <= 20; ++n) {
+    together += frame(n, n % 7 == 0 ? "m\xff" : "m" + std::to_string(n));
+    numbers.push_back(n);
+  }
+  together += frame(0, "closes") + frame(21, "behind");
+  bench.send_bytes(1, together);
+  EXPECT_EQ(bench.state().sequence, 4u);
+  for (int i = 0; i < 20; ++i) {
+    bench.settle();
+    bench.turn();
+  }
+  numbers.push_back(0);
+  EXPECT_EQ(correlations(bench.replies(1)), numbers);
+  EXPECT_FALSE(bench.peer(1).open);
+  EXPECT_EQ(bench.state().registry.model_count(), 18u);
+  for (const char* model_id : {"closes", "behind"}) EXPECT_FALSE(bench.state().registry.latest(model_id)) << model_id;
+}
+
 TEST(Engine, NobodyIsReadFromWhileTooMuchWaitsForTheDisk) {
   protocol::Config config;
   config.max_gathered_bytes = 2'000;

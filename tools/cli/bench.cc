@@ -10,6 +10,7 @@
 
 #include "model_table.h"
 #include "pipeline.h"
+#include "platform/prefetch.h"
 #include "program.h"
 
 namespace tensorforge::cli {
@@ -54,6 +55,9 @@ struct Run {
   std::string prefix;  ///< of everything that this run makes: nothing is met twice
   std::vector<registry::ModelMetadata> table;
   std::vector<std::pair<std::string, registry::ModelVersion>> models;  ///< that `get` reads
+  /// Of `models`, what `get` asks for next; so the memory has brought each when it is its turn.
+  std::array<std::uint32_t, 16> picks{};
+  std::size_t next_pick{};
   std::uint64_t versions_made{};
   std::mt19937_64 random;
 
@@ -74,6 +78,15 @@ struct Run {
     const std::uint64_t release = number / plan.keys;  // 64 bits of it do not fit one of the three numbers
     model.version = {1, static_cast<std::uint32_t>(release >> 32U), static_cast<std::uint32_t>(release)};
     return model;
+  }
+  /// A random one of `models`.
+  const std::pair<std::string, registry::ModelVersion>& next_to_read() {
+    const auto& next = models[picks[next_pick]];
+    picks[next_pick] = static_cast<std::uint32_t>(below(models.size()));
+    prefetch_object(&models[picks[next_pick]]);
+    next_pick = (next_pick + 1) % picks.size();
+    prefetch_bytes(models[picks[(next_pick + picks.size() / 2) % picks.size()]].first.data(), kCacheLineBytes);
+    return next;
   }
   gpu_memory::Allocate next_block(std::size_t client) {
     return {device(client), {fmt::format("layer{}", below(kTensors)), 1 + below(kMaxBlockBytes), 256, false, 0}};
@@ -192,7 +205,7 @@ class Load {
   }
 
   void get(SteadyClock::time_point now) {
-    const auto& [model_id, version] = run_.models[run_.below(run_.models.size())];
+    const auto& [model_id, version] = run_.next_to_read();
     Asked& asked = ask(now, version);
     asked.model_id = model_id;
     client_->submit(Query(query::GetModel{model_id, version}), checker(asked));
