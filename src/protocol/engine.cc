@@ -21,6 +21,10 @@ constexpr int kExitDiskFailed = 3;
 constexpr std::size_t kFirstFrames = 4;
 /// What a connection may always add to a group: about a record.
 constexpr std::size_t kLeastGatherShare = 256;
+/// What connections with many requests in flight gather together beside one that waits for each answer, ...
+constexpr std::size_t kFloodBesideOthersBytes = std::size_t{128} << 10U;
+/// ... and for how long a connection is known as one or the other.
+constexpr std::uint64_t kAskedLatelyMs = 1'000;
 /// Reads of the log that one connection may have under way.
 constexpr std::size_t kMaxReads = 64;
 /// Reads of the log that are given out at a time. One thread does them, so more would only lie there.
@@ -108,6 +112,7 @@ struct Engine::Connection {
   // Boot clock.
   std::uint64_t connected_at{}, last_request{}, last_sent{};
   std::optional<std::uint64_t> half_frame_since;
+  std::uint64_t asked_for_more{};  ///< while it had requests in flight
 
   std::vector<Incoming> ahead;     ///< out of `input`, and not taken yet
   std::size_t buffered{};          ///< as last accounted for
@@ -155,6 +160,7 @@ void Engine::on_connect(ConnectionId id, std::string peer_address) {
   connection->id = id;
   connection->caller.peer_address = std::move(peer_address);
   connection->connected_at = connection->last_request = connection->last_sent = now_.boot_ms;
+  connection->asked_for_more = now_.boot_ms;  // what it will be like is not known yet
   connection_of_id_.emplace(id, connection.get());
   connections_.emplace(id, std::move(connection));
 }
@@ -231,14 +237,26 @@ bool Engine::may_hold_more(const Connection& connection) const {
 bool Engine::may_gather_more(const Connection& connection) const {
   const std::size_t gathered = service_.gathered_bytes();
   const std::size_t own = connection.gathered_group == group_number_ ? connection.gathered_bytes : 0;
-  if (gathered < config_.max_gathered_bytes / 2) return own < gather_share_;
-  return gathered < config_.max_gathered_bytes && own <= config_.max_gathered_bytes / 4 / connections_.size();
+  const std::size_t most = asks_alone(connection) ? config_.max_gathered_bytes : max_flood_bytes();
+  if (gathered < most / 2) return own < gather_share_;
+  return gathered < most && own <= most / 4 / connections_.size();
+}
+
+/// Whether it waits for each of its answers before it asks for more.
+bool Engine::asks_alone(const Connection& connection) const {
+  return now_.boot_ms >= connection.asked_for_more + kAskedLatelyMs;
+}
+
+/// What those gather who do not: little while somebody is served who does, and who waits for all of that too.
+std::size_t Engine::max_flood_bytes() const {
+  return now_.boot_ms < alone_asked_ + kAskedLatelyMs ? std::min(config_.max_gathered_bytes, kFloodBesideOthersBytes)
+                                                      : config_.max_gathered_bytes;
 }
 
 /// The share is found as TCP finds its rate: smaller at once where groups get half full, larger by little where they do
 /// not and somebody waits. So those who flood get equal parts of a group, whatever part the others leave them.
 void Engine::adapt_gather_share(std::size_t gathered_bytes) {
-  if (gathered_bytes >= config_.max_gathered_bytes / 2) {
+  if (gathered_bytes >= max_flood_bytes() / 2) {
     gather_share_ = std::max(gather_share_ / 2, kLeastGatherShare);
   } else if (turned_away_) {
     gather_share_ = std::min(gather_share_ + gather_share_ / 8, config_.max_gathered_bytes);
@@ -529,6 +547,11 @@ void Engine::on_request(Connection& connection, Request&& request) {
   if (!journal_status_.ok()) return answer_unavailable(connection, request.correlation_id);
   if (absl::Status status = check_rate(connection, request); !status.ok()) {
     return answer(connection, request.correlation_id, refusal(std::move(status)));
+  }
+  if (connection.requests_in_flight() > 0) {
+    connection.asked_for_more = now_.boot_ms;
+  } else if (asks_alone(connection)) {
+    alone_asked_ = now_.boot_ms;
   }
   service_.set_max_reply_bytes(max_reply_bytes());
   if (auto* command = std::get_if<Command>(&request.body)) {

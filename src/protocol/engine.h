@@ -174,6 +174,8 @@ class Engine {
   bool under_pressure() const { return buffered_ >= config_.max_buffered_bytes / 4; }
   bool may_hold_more(const Connection&) const;
   bool may_gather_more(const Connection&) const;
+  bool asks_alone(const Connection&) const;
+  std::size_t max_flood_bytes() const;
   bool may_read_log(const Connection&) const;
   void adapt_gather_share(std::size_t gathered_bytes);
   bool gathered_too_much() const { return service_.gathered_bytes() >= config_.max_gathered_bytes; }
@@ -249,6 +251,7 @@ class Engine {
   std::deque<GoneActor> gone_actors_;  ///< whose last connection went; what they used counts for one more window
   std::uint64_t group_number_{};       ///< of the group that gathers
   std::size_t gather_share_;           ///< bytes of it that one connection may take, and then the rest of a command
+  std::uint64_t alone_asked_{};        ///< boot clock: when somebody asked who waits for each answer
   bool turned_away_{};                 ///< somebody took that much, and waits for the next group
   bool group_in_flight_{};
   Sequence durable_{};

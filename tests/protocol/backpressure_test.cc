@@ -133,12 +133,14 @@ class Flood {
   std::size_t reads_waiting_{}, most_buffered_{}, most_gathered_{}, most_allocated_{};
 };
 
-std::string registration(std::uint64_t number, const std::string& model_id, std::size_t tag_bytes) {
+std::string registration(std::uint64_t number, const std::string& model_id, std::size_t tag_bytes,
+                         std::uint64_t answered_below = 0) {
   registry::RegisterModel command;
   command.model.model_id = model_id;
   if (tag_bytes > 0) command.model.tags["payload"] = std::string(tag_bytes, 'x');
   Request request;
   request.correlation_id = request.command_number = number;
+  request.answered_below = answered_below;
   request.reason = std::string(1'000, 'y');
   request.body = Command(SingleCommand(registry::Command(command)));
   return codec::encode_client_frame(request).value();
@@ -307,6 +309,44 @@ TEST(Backpressure, TheFloodsOfManyPeersAreDoneInShortTurns) {
   do flood.work();
   while (flood.write_group());
   EXPECT_EQ(models.model_count(), kPeers * kEach + 1);
+}
+
+TEST(Backpressure, AFloodGathersLittleBesideAPeerThatWaitsForEachAnswer) {
+  constexpr std::size_t kBesideOthers = 128 * 1'024;
+  Flood flood({});
+  flood.hello(1);
+  flood.hello(kQuiet);
+  std::uint64_t sent = 0;
+  const auto send_all_it_can = [&] {
+    const std::uint64_t first = sent + 1;
+    while (flood.send(1, registration(sent + 1, "m" + std::to_string(sent + 1), 0, first))) ++sent;
+  };
+  const auto gather = [&] {
+    flood.most_gathered_ = 0;
+    send_all_it_can();
+    const std::size_t gathered = flood.most_gathered_;
+    while (flood.write_group()) flood.work();
+    return gathered;
+  };
+  const auto gather_until_settled = [&] {  // the share of a connection is found over some groups
+    for (int group = 0; group < 40; ++group) gather();
+    return gather();
+  };
+  flood.tick(500);
+  gather();
+  flood.tick(500);
+  EXPECT_GT(gather_until_settled(), kBesideOthers);
+
+  ASSERT_TRUE(flood.send(kQuiet, question(1, query::ListModels{})));
+  while (flood.write_group()) flood.work();
+  EXPECT_LT(gather_until_settled(), kBesideOthers);
+  flood.tick(500);
+  gather();
+  flood.tick(500);
+  EXPECT_GT(gather_until_settled(), kBesideOthers) << "nobody has asked alone for a while";
+
+  send_all_it_can();
+  EXPECT_TRUE(flood.peers_[kQuiet].read_from) << "its own changes are taken whatever the flood has gathered";
 }
 
 TEST(Backpressure, PeersThatAllFloodGetEqualSharesOfTheDisk) {
