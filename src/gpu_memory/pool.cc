@@ -245,7 +245,7 @@ bool Pool::fits_without_cached(std::size_t size, std::size_t alignment) const {
 
 void Pool::insert(const LiveBlock& live) {
   unsettle(live.offset);
-  by_id_.prefetch(live.id);
+  by_id_.prefetch(live.id);  // it is needed last
   Block& block = *blocks_.make();
   block.id = live.id;
   block.status = live.status;

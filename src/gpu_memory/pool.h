@@ -113,7 +113,7 @@ class Pool {
   /// The last live block that begins at or before `offset`.
   const Block* last_live(std::size_t offset = std::numeric_limits<std::size_t>::max()) const;
 
-  /// For a change of this block.
+  /// For a look at this block, or a change.
   void prefetch(PrefetchStep, EntityId) const;
   const Placement& placement() const { return placement_; }
   /// Whether the request would fit if all Cached blocks went: best_fit() over the bytes of Free and Cached blocks.

@@ -179,7 +179,7 @@ class State {
                                              std::size_t from_offset, std::size_t limit) const;
   /// The first `limit` moves of a defragmentation, in the order of the contract.
   std::vector<Move> plan_defragment(std::string_view device_id, std::size_t limit) const;
-  /// For a change of this block.
+  /// For a look at this block, or a change.
   void prefetch(PrefetchStep, std::string_view device_id, std::string_view block_id) const;
   std::size_t pool_count() const;
   std::size_t live_block_count() const;

@@ -6,8 +6,9 @@ namespace tensorforge {
 
 inline constexpr std::size_t kCacheLineBytes = 64;
 
-/// Tells the memory that these bytes will be read soon, and does not wait for them. Any address will do.
+/// Tells the memory that these bytes will be read soon, and does not wait for them. nullptr: there are none.
 inline void prefetch_bytes(const void* begin, std::size_t bytes) {
+  if (begin == nullptr) return;
   for (std::size_t at = 0; at < bytes; at += kCacheLineBytes) {
     __builtin_prefetch(static_cast<const std::byte*>(begin) + at);
   }
@@ -19,8 +20,8 @@ void prefetch_object(const T* object) {
 }
 
 /// Who knows what will be looked up next, tells the memory step by step, each some hundred nanoseconds after the one
-/// before, since a step follows pointers that the one before has asked for. Waiting for many at once costs about what
-/// waiting for one does. A step that is left out, or comes too early, costs time and nothing else.
+/// before, since a step follows pointers that the one before has asked for. Waiting for many at once costs little more
+/// than waiting for one does. A step that is left out, or comes too early, costs time and nothing else.
 enum class PrefetchStep {
   Index,   ///< the place in the index
   Entity,  ///< what stands there

@@ -112,7 +112,8 @@ struct Engine::Connection {
   // Boot clock.
   std::uint64_t connected_at{}, last_request{}, last_sent{};
   std::optional<std::uint64_t> half_frame_since;
-  std::uint64_t asked_for_more{};  ///< while it had requests in flight
+  std::uint64_t asked_for_more{};  ///< while it had other requests in flight
+  bool asked_alone{};              ///< the last time
 
   std::vector<Incoming> ahead;     ///< out of `input`, and not taken yet
   std::size_t buffered{};          ///< as last accounted for
@@ -235,28 +236,44 @@ bool Engine::may_hold_more(const Connection& connection) const {
 }
 
 bool Engine::may_gather_more(const Connection& connection) const {
-  const std::size_t gathered = service_.gathered_bytes();
+  if (gathered_too_much()) return false;
   const std::size_t own = connection.gathered_group == group_number_ ? connection.gathered_bytes : 0;
-  const std::size_t most = asks_alone(connection) ? config_.max_gathered_bytes : max_flood_bytes();
-  if (gathered < most / 2) return own < gather_share_;
-  return gathered < most && own <= most / 4 / connections_.size();
+  if (own == 0) return true;
+  if (!is_crowded(service_.gathered_bytes())) return own < gather_share_;
+  return flood_gathered_ < max_flood_bytes() && own <= max_flood_bytes() / 4 / connections_.size();
 }
 
-/// Whether it waits for each of its answers before it asks for more.
-bool Engine::asks_alone(const Connection& connection) const {
-  return now_.boot_ms >= connection.asked_for_more + kAskedLatelyMs;
+/// Whether a group of so many bytes is half full, of what all may gather or of what floods may.
+bool Engine::is_crowded(std::size_t gathered_bytes) const {
+  return gathered_bytes >= config_.max_gathered_bytes / 2 || flood_gathered_ >= max_flood_bytes() / 2;
 }
 
-/// What those gather who do not: little while somebody is served who does, and who waits for all of that too.
+/// What those gather together who keep several requests in flight: little while somebody is served who waits for each
+/// answer, and so for all of that too.
 std::size_t Engine::max_flood_bytes() const {
   return now_.boot_ms < alone_asked_ + kAskedLatelyMs ? std::min(config_.max_gathered_bytes, kFloodBesideOthersBytes)
                                                       : config_.max_gathered_bytes;
 }
 
+/// Whether it has waited for each of its answers lately.
+bool Engine::asks_alone(const Connection& connection) const {
+  return now_.boot_ms >= connection.asked_for_more + kAskedLatelyMs;
+}
+
+/// `has_more`: requests are in flight or have arrived beside the one that is taken now.
+void Engine::note_manner(Connection& connection, bool has_more) {
+  if (has_more) {
+    connection.asked_for_more = now_.boot_ms;
+    connection.asked_alone = false;
+  } else if (asks_alone(connection) && std::exchange(connection.asked_alone, true)) {
+    alone_asked_ = now_.boot_ms;  // with one request a flood may begin, with two in turn it did not
+  }
+}
+
 /// The share is found as TCP finds its rate: smaller at once where groups get half full, larger by little where they do
 /// not and somebody waits. So those who flood get equal parts of a group, whatever part the others leave them.
 void Engine::adapt_gather_share(std::size_t gathered_bytes) {
-  if (gathered_bytes >= max_flood_bytes() / 2) {
+  if (is_crowded(gathered_bytes)) {
     gather_share_ = std::max(gather_share_ / 2, kLeastGatherShare);
   } else if (turned_away_) {
     gather_share_ = std::min(gather_share_ + gather_share_ / 8, config_.max_gathered_bytes);
@@ -373,8 +390,16 @@ std::size_t Engine::share_of(std::size_t frames) const {
   return std::clamp(frames, std::min(kFirstFrames, most), most);
 }
 
+/// A batch of a hundred small commands is many times as large as its frame.
+bool Engine::is_batch(const Incoming& message) {
+  const auto* request = message.content.ok() ? std::get_if<Request>(&*message.content) : nullptr;
+  const auto* command = request == nullptr ? nullptr : std::get_if<Command>(&request->body);
+  return command != nullptr && std::holds_alternative<Batch>(*command);
+}
+
 /// Decodes what stands next in the input, up to `most` frames, so that the memory brings what the later ones are about
-/// while the first is answered. Each may stop the connection, and the others then lie there, so only small ones do.
+/// while the first is answered. Each may stop the connection, and those behind it then lie there decoded, so only small
+/// ones stand behind another, and none behind a batch.
 absl::Status Engine::read_ahead(Connection& connection, std::size_t most) {
   ahead_.clear();
   most = under_pressure() ? 1 : std::min(most, kMaxAhead);
@@ -385,6 +410,7 @@ absl::Status Engine::read_ahead(Connection& connection, std::size_t most) {
     leave_room(connection);
     Incoming& message = ahead_.emplace_back(Incoming{codec::decode_client_frame(**frame)});
     if (!message.content.ok()) message.correlation_id = codec::correlation_id_of(**frame);
+    if (is_batch(message)) break;
   } while (ahead_.size() < most && connection.input.frame_bytes() <= kMaxAheadFrameBytes);
   if (ahead_.size() == 1) return absl::OkStatus();  // there is nothing to do meanwhile
   for (const PrefetchStep step : kPrefetchSteps) {
@@ -421,10 +447,14 @@ void Engine::work(Connection& connection, std::size_t most_frames) {
     connection.half_frame_since.reset();
     connection.last_request = now_.boot_ms;
     const std::size_t gathered = service_.gathered_bytes();
-    handle(connection, std::move(*next++));
+    Incoming& message = *next++;
+    note_manner(connection, next != ahead_.end() || connection.requests_in_flight() > 0);
+    handle(connection, std::move(message));
     if (find(id) == nullptr) return;
     if (std::exchange(connection.gathered_group, group_number_) != group_number_) connection.gathered_bytes = 0;
-    connection.gathered_bytes += service_.gathered_bytes() - gathered;
+    const std::size_t added = service_.gathered_bytes() - gathered;
+    connection.gathered_bytes += added;
+    if (!asks_alone(connection)) flood_gathered_ += added;
   }
   if (connection.phase != Connection::Phase::Closing) {
     connection.ahead.assign(std::move_iterator(next), std::move_iterator(ahead_.end()));
@@ -547,11 +577,6 @@ void Engine::on_request(Connection& connection, Request&& request) {
   if (!journal_status_.ok()) return answer_unavailable(connection, request.correlation_id);
   if (absl::Status status = check_rate(connection, request); !status.ok()) {
     return answer(connection, request.correlation_id, refusal(std::move(status)));
-  }
-  if (connection.requests_in_flight() > 0) {
-    connection.asked_for_more = now_.boot_ms;
-  } else if (asks_alone(connection)) {
-    alone_asked_ = now_.boot_ms;
   }
   service_.set_max_reply_bytes(max_reply_bytes());
   if (auto* command = std::get_if<Command>(&request.body)) {
@@ -932,6 +957,7 @@ Effects Engine::take_effects() {
       group_in_flight_ = true;
       ++group_number_;
       adapt_gather_share(gathered);
+      flood_gathered_ = 0;
       reconsider_waiting = std::exchange(turned_away_, false);
       if (effects_.group->last() == service_.state().sequence) boundaries_.push_back(boundary());
     }

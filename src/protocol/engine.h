@@ -174,8 +174,10 @@ class Engine {
   bool under_pressure() const { return buffered_ >= config_.max_buffered_bytes / 4; }
   bool may_hold_more(const Connection&) const;
   bool may_gather_more(const Connection&) const;
-  bool asks_alone(const Connection&) const;
+  bool is_crowded(std::size_t gathered_bytes) const;
   std::size_t max_flood_bytes() const;
+  bool asks_alone(const Connection&) const;
+  void note_manner(Connection&, bool has_more);
   bool may_read_log(const Connection&) const;
   void adapt_gather_share(std::size_t gathered_bytes);
   bool gathered_too_much() const { return service_.gathered_bytes() >= config_.max_gathered_bytes; }
@@ -189,6 +191,7 @@ class Engine {
   void grant_room();
   std::size_t share_of(std::size_t frames) const;
   void work(Connection&, std::size_t most_frames);
+  static bool is_batch(const Incoming&);
   absl::Status read_ahead(Connection&, std::size_t most);
   void reconsider_all();
   void handle(Connection&, Incoming&&);
@@ -251,7 +254,8 @@ class Engine {
   std::deque<GoneActor> gone_actors_;  ///< whose last connection went; what they used counts for one more window
   std::uint64_t group_number_{};       ///< of the group that gathers
   std::size_t gather_share_;           ///< bytes of it that one connection may take, and then the rest of a command
-  std::uint64_t alone_asked_{};        ///< boot clock: when somebody asked who waits for each answer
+  std::size_t flood_gathered_{};       ///< bytes of it from connections that keep several requests in flight
+  std::uint64_t alone_asked_{};        ///< boot clock: when one asked that waits for each answer
   bool turned_away_{};                 ///< somebody took that much, and waits for the next group
   bool group_in_flight_{};
   Sequence durable_{};

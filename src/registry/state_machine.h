@@ -142,8 +142,8 @@ class State {
 
   Models models_;                                            // each has a version
   absl::flat_hash_set<StoredModel*, HashId, SameId> by_id_;  // of models_
-  Older older_;       // all versions but the newest of each model, which is found without: most is asked about that
-  VersionList list_;  // of all their versions
+  Older older_;                                              // all versions but each model's StoredModel::newest
+  VersionList list_;                                         // of all their versions
   std::size_t version_count_{};
   Digest digest_;
 };

@@ -59,7 +59,7 @@ struct TargetStream {
   }
 };
 
-/// For the model version or the block that a request is about, if it is about one.
+/// For the model version or the block that most requests are about.
 struct Prefetch {
   const State& state;
   PrefetchStep step;
@@ -69,7 +69,10 @@ struct Prefetch {
   void operator()(const registry::TransitionState& c) const { change(c.model_id, c.version); }
   void operator()(const registry::RecordValidation& c) const { change(c.validation.model_id, c.validation.version); }
   template <class C>
-  requires requires(C c) { c.device_id, c.block_id; }
+  requires requires(C c) {
+    c.device_id;
+    c.block_id;
+  }
   void operator()(const C& c) const { state.gpu_memory.prefetch(step, c.device_id, c.block_id); }
   template <class... Kinds>
   void operator()(const std::variant<Kinds...>& any) const {

@@ -311,42 +311,128 @@ TEST(Backpressure, TheFloodsOfManyPeersAreDoneInShortTurns) {
   EXPECT_EQ(models.model_count(), kPeers * kEach + 1);
 }
 
-TEST(Backpressure, AFloodGathersLittleBesideAPeerThatWaitsForEachAnswer) {
-  constexpr std::size_t kBesideOthers = 128 * 1'024;
-  Flood flood({});
-  flood.hello(1);
-  flood.hello(kQuiet);
-  std::uint64_t sent = 0;
-  const auto send_all_it_can = [&] {
-    const std::uint64_t first = sent + 1;
-    while (flood.send(1, registration(sent + 1, "m" + std::to_string(sent + 1), 0, first))) ++sent;
-  };
-  const auto gather = [&] {
-    flood.most_gathered_ = 0;
-    send_all_it_can();
-    const std::size_t gathered = flood.most_gathered_;
-    while (flood.write_group()) flood.work();
+/// Floods of peers, which have many changes to make, beside one peer that waits for each of its answers.
+class BesideOne : public testing::Test {
+ protected:
+  static constexpr std::size_t kBesideOthers = 128 * 1'024;
+
+  void begin(ConnectionId floods, ConnectionId idle = 0) {
+    for (ConnectionId id = 1; id <= floods + idle; ++id) flood_.hello(id);
+    flood_.hello(kQuiet);
+    floods_ = floods;
+  }
+  /// One group: every flood sends all that is taken of it. What all gathered.
+  std::size_t gather() {
+    flood_.most_gathered_ = 0;
+    for (ConnectionId id = 1; id <= floods_; ++id) {
+      std::uint64_t& last = sent_[id];
+      const std::uint64_t first = last + 1;  // all before are answered
+      while (flood_.send(id, change(id, last + 1, first))) ++last;
+    }
+    flood_.work();
+    const std::size_t gathered = flood_.most_gathered_;
+    while (flood_.write_group()) flood_.work();
     return gathered;
-  };
-  const auto gather_until_settled = [&] {  // the share of a connection is found over some groups
+  }
+  std::size_t gather_until_settled() {  // the share of a connection is found over some groups
     for (int group = 0; group < 40; ++group) gather();
     return gather();
-  };
-  flood.tick(500);
-  gather();
-  flood.tick(500);
+  }
+  /// Nobody has asked alone for a while, and the floods are still known as such.
+  void forget_the_quiet_one() {
+    flood_.tick(600);
+    gather();
+    flood_.tick(600);
+  }
+  bool send_of_quiet_one() {
+    ++quiet_sent_;
+    return flood_.send(kQuiet, change(kQuiet, quiet_sent_, quiet_sent_));
+  }
+  /// From the second time in turn on it is known as what it is.
+  void quiet_one_asks() {
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_TRUE(send_of_quiet_one());
+      while (flood_.write_group()) flood_.work();
+    }
+  }
+  static std::string change(ConnectionId id, std::uint64_t number, std::uint64_t answered_below,
+                            std::size_t tag_bytes = 0) {
+    return registration(number, fmt::format("m{}-{}", id, number), tag_bytes, answered_below);
+  }
+  bool is_done(ConnectionId id, std::uint64_t number) const {
+    return flood_.engine_->state().registry.latest(fmt::format("m{}-{}", id, number)).has_value();
+  }
+
+  Flood flood_{{}};
+  ConnectionId floods_{};
+  std::map<ConnectionId, std::uint64_t> sent_;
+  std::uint64_t quiet_sent_{};
+};
+
+TEST_F(BesideOne, AFloodGathersLittle) {
+  begin(1);
+  forget_the_quiet_one();
   EXPECT_GT(gather_until_settled(), kBesideOthers);
-
-  ASSERT_TRUE(flood.send(kQuiet, question(1, query::ListModels{})));
-  while (flood.write_group()) flood.work();
+  quiet_one_asks();
   EXPECT_LT(gather_until_settled(), kBesideOthers);
-  flood.tick(500);
-  gather();
-  flood.tick(500);
-  EXPECT_GT(gather_until_settled(), kBesideOthers) << "nobody has asked alone for a while";
+  forget_the_quiet_one();
+  EXPECT_GT(gather_until_settled(), kBesideOthers);
+}
 
-  send_all_it_can();
-  EXPECT_TRUE(flood.peers_[kQuiet].read_from) << "its own changes are taken whatever the flood has gathered";
+TEST_F(BesideOne, ThatOneIsTakenWhateverTheFloodsHaveGathered) {
+  begin(64);
+  forget_the_quiet_one();
+  quiet_one_asks();
+  for (ConnectionId id = 1; id <= 64; ++id) {
+    while (flood_.send(id, change(id, sent_[id] + 1, 1, 4'000))) ++sent_[id];
+  }
+  ASSERT_GT(flood_.engine_->gathered_bytes(), kBesideOthers);
+  ASSERT_TRUE(send_of_quiet_one());
+  EXPECT_TRUE(is_done(kQuiet, quiet_sent_));
+}
+
+TEST_F(BesideOne, EveryFloodHasAPlaceInEveryGroup) {
+  constexpr ConnectionId kFloods = 64;
+  begin(kFloods);
+  forget_the_quiet_one();
+  std::map<ConnectionId, std::uint64_t> sent;
+  for (std::uint64_t group = 1; group <= 20; ++group) {
+    quiet_one_asks();
+    for (ConnectionId id = 1; id <= kFloods; ++id) {
+      const std::uint64_t last = sent_[id];
+      std::uint64_t& more = sent[id];
+      while (more < 4 * group && flood_.send(id, change(id, last + more + 1, 1, 4'000))) ++more;
+    }
+    flood_.work();
+    flood_.write_group();
+    for (ConnectionId id = 1; id <= kFloods; ++id) ASSERT_TRUE(is_done(id, sent_[id] + group)) << id << ", " << group;
+  }
+}
+
+TEST_F(BesideOne, WhatOthersGatherTakesNothingFromAFlood) {
+  begin(1, 20);
+  forget_the_quiet_one();
+  quiet_one_asks();
+  const std::size_t usual = gather_until_settled();
+  std::size_t of_flood = 0;
+  for (unsigned group = 0; group < 40; ++group) {
+    const std::uint64_t in_flight = ++sent_[1];
+    ASSERT_TRUE(flood_.send(1, change(1, in_flight, in_flight)));
+    for (ConnectionId id = 2; id <= 5; ++id) {  // nearly 64 KiB of the next group
+      ASSERT_TRUE(flood_.send(id, change(id, group + 1u, group + 1u, 15'000)));
+    }
+    const std::uint64_t before = sent_[1];
+    gather();
+    of_flood = (sent_[1] - before) * 1'000;  // of about a kilobyte each
+  }
+  EXPECT_GT(of_flood, usual / 4);
+}
+
+TEST_F(BesideOne, AFloodThatBeginsAgainIsNotTakenForOne) {
+  begin(1);
+  forget_the_quiet_one();
+  flood_.tick(2'000);
+  EXPECT_GT(gather_until_settled(), kBesideOthers);
 }
 
 TEST(Backpressure, PeersThatAllFloodGetEqualSharesOfTheDisk) {

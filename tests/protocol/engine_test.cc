@@ -470,6 +470,27 @@ TEST(Engine, RequestsThatArriveTogetherAreTakenInTheirOrderUntilOneClosesTheConn
   for (const char* model_id : {"closes", "behind"}) EXPECT_FALSE(bench.state().registry.latest(model_id)) << model_id;
 }
 
+TEST(Engine, RequestsThatWereReadAndNotTakenAreAnsweredWhenTheDiskFails) {
+  protocol::Config config;
+  config.max_requests_in_flight = 3;
+  EngineBench bench(config);
+  bench.hello(1);
+  std::string together;
+  for (std::uint64_t n = 1; n <= 6; ++n) {
+    Request request;
+    request.correlation_id = request.command_number = n;
+    request.body = Command(register_model("m" + std::to_string(n)));
+    together += codec::encode_client_frame(request).value();
+  }
+  bench.send_bytes(1, together);
+  EXPECT_EQ(bench.state().sequence, 4u);
+  bench.fail_disk();
+  for (int i = 0; i < 10; ++i) bench.turn();
+  ASSERT_THAT(correlations(bench.replies(1)), ElementsAre(1, 2, 3, 4, 5, 6));
+  for (const Reply& reply : bench.replies(1)) EXPECT_EQ(reply.status.code(), StatusCode::kUnavailable);
+  EXPECT_EQ(bench.state().sequence, 4u);
+}
+
 TEST(Engine, NobodyIsReadFromWhileTooMuchWaitsForTheDisk) {
   protocol::Config config;
   config.max_gathered_bytes = 2'000;

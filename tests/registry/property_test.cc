@@ -171,6 +171,15 @@ void expect_same(const State& state, const NaiveRegistry& naive, Dice& dice) {
     const ValidationResult* held = state.validation(model.model_id, model.version);
     ASSERT_EQ(held == nullptr ? std::nullopt : std::optional(*held), validation);
   }
+  for (int i = 0; i < 20; ++i) {
+    const VersionKey any{dice.id(), dice.version()};
+    const bool is_there = !naive
+                               .rows_where([&](const ModelMetadata& model) {
+                                 return model.model_id == any.model_id && model.version == any.version;
+                               })
+                               .empty();
+    ASSERT_EQ(state.find(any.model_id, any.version).has_value(), is_there);
+  }
   ASSERT_EQ(state.model_count(), ids.size());
   for (const std::string& id : ids) {
     const std::vector<Row> versions = naive.rows_where([&](const ModelMetadata& m) { return m.model_id == id; });
