@@ -6,9 +6,9 @@ namespace tensorforge {
 
 inline constexpr std::size_t kCacheLineBytes = 64;
 
-/// Tells the memory that these bytes will be read soon, and does not wait for them. nullptr: there are none.
+/// Tells the memory that these bytes will be read soon, and does not wait for them. They need not be there; nullptr
+/// only with at most one line of them.
 inline void prefetch_bytes(const void* begin, std::size_t bytes) {
-  if (begin == nullptr) return;
   for (std::size_t at = 0; at < bytes; at += kCacheLineBytes) {
     __builtin_prefetch(static_cast<const std::byte*>(begin) + at);
   }
