@@ -1,4 +1,7 @@
+#include <algorithm>
 #include <cassert>
+#include <iterator>
+#include <utility>
 
 #include "storage/bytes.h"
 #include "storage/journal.h"
@@ -22,6 +25,31 @@ void Group::add(std::string_view records, std::uint32_t record_count) {
   assert(record_count > 0 && records.size() <= kMaxCommandBytes);
   bytes.append(records);
   commands.push_back({bytes.size(), count() + record_count});
+}
+
+void Group::append(Group&& more) {
+  assert(noted_digest.empty() && more.first == last() + 1 && more.incarnation == incarnation);
+  const CommandEnd here{bytes.size(), count()};
+  bytes.append(more.bytes);
+  for (const CommandEnd& end : more.commands) commands.push_back({here.bytes + end.bytes, here.count + end.count});
+  std::move(more.notes.begin(), more.notes.end(), std::back_inserter(notes));
+  note_bytes += more.note_bytes;
+  noted_digest = std::move(more.noted_digest);
+}
+
+std::vector<Group> take_together(std::deque<Group>& waiting) {
+  std::vector<Group> together;
+  while (!waiting.empty() && (together.empty() || together.back().noted_digest.empty())) {
+    together.push_back(std::move(waiting.front()));
+    waiting.pop_front();
+  }
+  return together;
+}
+
+Group join(std::vector<Group> groups) {
+  Group joined = std::move(groups.front());
+  for (auto next = groups.begin() + 1; next != groups.end(); ++next) joined.append(std::move(*next));
+  return joined;
 }
 
 }  // namespace tensorforge::storage

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <optional>
 #include <span>
@@ -52,7 +53,14 @@ struct Group {
   void add(const std::vector<std::string>& records);
   /// Likewise; `records` is what stands in `bytes`: `record_count` of them, by put_record().
   void add(std::string_view records, std::uint32_t record_count);
+  /// `more` follows it, and becomes a part of it. Nothing follows a noted digest.
+  void append(Group&& more);
 };
+
+/// Takes from the front of `waiting` what is written together: all of it, but nothing behind a noted digest.
+std::vector<Group> take_together(std::deque<Group>& waiting);
+/// One group of all of them, at least one.
+Group join(std::vector<Group> groups);
 
 /// Appends `record` behind its length.
 void put_record(std::string& bytes, std::string_view record);
@@ -126,11 +134,12 @@ class Log {
 /// Threads: one appender.
 class Journal : public Log {
  public:
-  /// All run on the journal's threads, in the order of the log, and never inside submit().
+  /// All run on the journal's threads, each in the order of the log, and never inside submit().
   struct Callbacks {
-    /// The group that ends here was written and synced: the next one may be submitted. Unless `ack` is `wal`,
-    /// nothing may be answered yet.
-    std::function<void(Sequence last)> synced;
+    /// What ends here was written and synced by one atomic write: the oldest `groups` of those submitted. Those that
+    /// waited behind them are being written now. Unless `ack` is `wal`, nothing may be answered yet; the anchor may be
+    /// done, though, and durable() have run.
+    std::function<void(Sequence last, std::size_t groups)> synced;
     /// Everything up to here would survive a power cut and is anchored (`ack wal`: synced): answer it.
     std::function<void(Sequence last)> durable;
     /// The disk failed: final. Groups that were not reported durable may or may not be there at the next open, and
@@ -143,7 +152,8 @@ class Journal : public Log {
 
   /// Once, before the first submit(), with the journal idle.
   virtual void start(Callbacks) = 0;
-  /// Appends `group` as one atomic batch and returns at once. One group at a time: the next only after synced().
+  /// Appends `group`, whole or not at all, and returns at once. What is submitted while others are written waits, and
+  /// then becomes one write with all that waits, up to a noted digest; how much that is, is the caller's to bound.
   /// A group that breaks a rule of its shape (first sequence, empty or oversized record) is a bug, and asserted.
   virtual void submit(Group group) = 0;
 

@@ -51,14 +51,16 @@ MemoryJournal::MemoryJournal(const LogId& log_id, bool acknowledge_synced)
 
 void MemoryJournal::start(Callbacks callbacks) {
   const std::lock_guard lock(mutex_);
-  assert(!callbacks_.synced && !waiting_);
+  assert(!callbacks_.synced && writing_.empty());
   callbacks_ = std::move(callbacks);
 }
 
 void MemoryJournal::submit(Group group) {
   const std::lock_guard lock(mutex_);
-  assert(!waiting_ && !group.empty() && group.first == synced_.sequence + 1);
-  waiting_ = std::move(group);
+  assert(!group.empty() && group.first == submitted_ + 1);
+  submitted_ = group.last();
+  waiting_.push_back(std::move(group));
+  if (writing_.empty()) writing_ = take_together(waiting_);
 }
 
 TreeHead MemoryJournal::durable_head() const {
@@ -131,7 +133,8 @@ std::uint64_t MemoryJournal::free_bytes() const {
 }
 
 absl::Status MemoryJournal::close() {
-  complete_sync();
+  while (complete_sync()) {
+  }
   complete_anchor();
   const std::lock_guard lock(mutex_);
   return failed_;
@@ -140,15 +143,16 @@ absl::Status MemoryJournal::close() {
 bool MemoryJournal::complete_sync() {
   Callbacks callbacks;
   Sequence last = 0;
+  std::size_t groups = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (!waiting_ || !failed_.ok()) return false;
-    write_waiting();
+    if (writing_.empty() || !failed_.ok()) return false;
+    groups = write();
     if (acknowledge_synced_) durable_ = synced_;
     callbacks = callbacks_;
     last = synced_.sequence;
   }
-  if (callbacks.synced) callbacks.synced(last);
+  if (callbacks.synced) callbacks.synced(last, groups);
   if (acknowledge_synced_ && callbacks.durable) callbacks.durable(last);
   return true;
 }
@@ -185,7 +189,7 @@ void MemoryJournal::set_free_bytes(std::uint64_t bytes) {
 
 bool MemoryJournal::sync_waits() const {
   const std::lock_guard lock(mutex_);
-  return waiting_.has_value() && failed_.ok();
+  return !writing_.empty() && failed_.ok();
 }
 
 bool MemoryJournal::anchor_waits() const {
@@ -193,10 +197,12 @@ bool MemoryJournal::anchor_waits() const {
   return durable_ != synced_ && failed_.ok();
 }
 
-void MemoryJournal::restart(bool keep_waiting) {
+void MemoryJournal::restart(bool keep_writing) {
   const std::lock_guard lock(mutex_);
-  if (waiting_ && keep_waiting) write_waiting();
-  waiting_.reset();
+  if (!writing_.empty() && keep_writing) write();
+  writing_.clear();
+  waiting_.clear();
+  submitted_ = synced_.sequence;
   durable_ = synced_;
   callbacks_ = {};
   failed_ = absl::OkStatus();
@@ -209,12 +215,15 @@ void MemoryJournal::damage(Sequence sequence) {
   std::prev(after)->second.back() ^= 1;
 }
 
-void MemoryJournal::write_waiting() {
-  for (EncodedChunk& chunk : encode_group(*waiting_, end_)) chunks_.emplace(chunk.first, std::move(chunk.value));
-  for (Note& note : waiting_->notes) notes_.emplace(note.sequence, std::move(note));
-  if (!waiting_->noted_digest.empty()) noted_digests_.emplace(waiting_->last(), waiting_->noted_digest);
-  synced_ = {end_.sequence(), end_.frontier.root(), waiting_->incarnation};
-  waiting_.reset();
+/// What is being written, and goes on with what waits. How many groups it was.
+std::size_t MemoryJournal::write() {
+  const std::size_t count = writing_.size();
+  Group group = join(std::exchange(writing_, take_together(waiting_)));
+  for (EncodedChunk& chunk : encode_group(group, end_)) chunks_.emplace(chunk.first, std::move(chunk.value));
+  for (Note& note : group.notes) notes_.emplace(note.sequence, std::move(note));
+  if (!group.noted_digest.empty()) noted_digests_.emplace(group.last(), group.noted_digest);
+  synced_ = {end_.sequence(), end_.frontier.root(), group.incarnation};
+  return count;
 }
 
 }  // namespace tensorforge::storage

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -15,7 +16,8 @@
 namespace tensorforge::storage {
 
 /// The journal without a disk, for simulations and tests: the same chunks and the same tree in memory, and the caller
-/// is the disk. Nothing happens by itself: submit() waits for complete_sync(), and that for complete_anchor().
+/// is the disk. Nothing happens by itself: submit() waits for complete_sync(), and that for complete_anchor(). A group
+/// that is submitted while none is there is being written; others wait until that is done.
 ///
 /// Threads: any; callbacks run inside the call that completes, with no lock held.
 class MemoryJournal final : public Journal {
@@ -40,7 +42,7 @@ class MemoryJournal final : public Journal {
 
   // The disk.
 
-  /// The group that waits is written and synced. False: none waits, or the disk failed.
+  /// What is being written is synced, and what waits is being written. False: there is nothing, or the disk failed.
   bool complete_sync();
   /// What was synced is anchored. False: nothing new is there, or the disk failed.
   bool complete_anchor();
@@ -51,13 +53,13 @@ class MemoryJournal final : public Journal {
   bool anchor_waits() const;
 
   /// The power goes and comes back: callbacks are forgotten, and what was synced is there and anchored, as after an
-  /// opening. The group that waited is there too if `keep_waiting`: either may happen. start() may be called again.
-  void restart(bool keep_waiting);
+  /// opening. What was being written is there too if `keep_writing`: either may happen. start() may be called again.
+  void restart(bool keep_writing);
   /// Flips a bit of the chunk that holds `sequence`.
   void damage(Sequence sequence);
 
  private:
-  void write_waiting();
+  std::size_t write();
   /// The chunks from the one that holds `first` on, as they are now, so that nobody waits for who reads them.
   std::map<Sequence, std::string> chunks_from(Sequence first, Sequence& durable) const;
 
@@ -65,7 +67,9 @@ class MemoryJournal final : public Journal {
   const bool acknowledge_synced_;
   mutable std::mutex mutex_;
   Callbacks callbacks_;
-  std::optional<Group> waiting_;
+  Sequence submitted_{};
+  std::vector<Group> writing_;  ///< as one
+  std::deque<Group> waiting_;
   std::map<Sequence, std::string> chunks_;  ///< by first sequence
   std::map<Sequence, Note> notes_;
   std::map<Sequence, std::string> noted_digests_;

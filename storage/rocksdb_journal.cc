@@ -38,6 +38,7 @@ RocksDbJournal::RocksDbJournal(JournalParts parts)
     : parts_(std::move(parts)),
       log_id_(parts_.head->last().log_id),
       end_(std::move(parts_.end)),
+      submitted_(parts_.head->last().head.sequence),
       synced_(parts_.head->last().head),
       durable_(synced_) {
   assert(end_.sequence() == synced_.sequence);
@@ -56,10 +57,11 @@ void RocksDbJournal::start(Callbacks callbacks) {
 
 void RocksDbJournal::submit(Group group) {
   const std::lock_guard lock(mutex_);
-  assert(writer_.joinable() && !waiting_ && !writing_ && !closing_);
-  assert(!group.empty() && group.first == synced_.sequence + 1);
-  waiting_ = std::move(group);
-  changed_.notify_all();
+  assert(writer_.joinable() && !closing_);
+  assert(!group.empty() && group.first == submitted_ + 1);
+  submitted_ = group.last();
+  waiting_.push_back(std::move(group));
+  to_write_.notify_one();
 }
 
 TreeHead RocksDbJournal::durable_head() const {
@@ -108,7 +110,7 @@ absl::Status RocksDbJournal::close() {
   {
     const std::lock_guard lock(mutex_);
     closing_ = true;
-    changed_.notify_all();
+    wake_all();
   }
   if (writer_.joinable()) writer_.join();
   if (anchorer_.joinable()) anchorer_.join();
@@ -123,12 +125,14 @@ absl::Status RocksDbJournal::close() {
 void RocksDbJournal::write_groups() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [this] { return waiting_ || closing_ || !failed_.ok(); });
+    to_write_.wait(lock, [this] { return !waiting_.empty() || closing_ || !failed_.ok(); });
     if (!failed_.ok()) break;
-    if (!waiting_) return;
-    const Group group = *std::exchange(waiting_, std::nullopt);
+    if (waiting_.empty()) break;
+    std::vector<Group> groups = take_together(waiting_);
+    const std::size_t count = groups.size();
     writing_ = true;
     lock.unlock();
+    const Group group = join(std::move(groups));
     const absl::Status status = write(group);
     lock.lock();
     writing_ = false;
@@ -139,14 +143,15 @@ void RocksDbJournal::write_groups() {
     const bool acknowledge = !std::exchange(parts_.to_start, false) && parts_.ack == Ack::kWal;
     if (acknowledge) durable_ = synced_;
     const TreeHead synced = synced_;
-    changed_.notify_all();
+    to_anchor_.notify_one();
     lock.unlock();
-    if (callbacks_.synced) callbacks_.synced(synced.sequence);
+    if (callbacks_.synced) callbacks_.synced(synced.sequence, count);
     crash_point(CrashPoint::kGroupReported);
     if (acknowledge) report_durable(synced);
     lock.lock();
   }
-  changed_.notify_all();
+  to_anchor_.notify_one();
+  if (failed_.ok()) return;
   lock.unlock();
   report_failure();
 }
@@ -172,9 +177,9 @@ absl::Status RocksDbJournal::write(const Group& group) {
 void RocksDbJournal::anchor_heads() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [this] {
+    to_anchor_.wait(lock, [this] {
       const bool to_anchor = parts_.head->last().head != synced_;
-      return !failed_.ok() || to_anchor || (closing_ && !waiting_ && !writing_);
+      return !failed_.ok() || to_anchor || (closing_ && waiting_.empty() && !writing_);
     });
     if (!failed_.ok()) return;
     const TreeHead head = synced_;
@@ -184,7 +189,7 @@ void RocksDbJournal::anchor_heads() {
     lock.lock();
     if (!status.ok()) {
       if (failed_.ok()) failed_ = final_error(status);
-      changed_.notify_all();
+      to_write_.notify_one();
       return;
     }
     const bool acknowledge = head.sequence > durable_.sequence;  // else it was when it was synced
@@ -199,7 +204,12 @@ void RocksDbJournal::anchor_heads() {
 void RocksDbJournal::fail(const absl::Status& why) {
   const std::lock_guard lock(mutex_);
   if (failed_.ok()) failed_ = final_error(why);
-  changed_.notify_all();
+  wake_all();
+}
+
+void RocksDbJournal::wake_all() {
+  to_write_.notify_one();
+  to_anchor_.notify_one();
 }
 
 void RocksDbJournal::report_failure() {

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -51,8 +52,9 @@ struct JournalParts {
 
 /// The journal on disk: one thread writes and syncs groups, another anchors them.
 ///
-/// While the anchor of a group is written the next group is; the anchor then covers all that was synced meanwhile.
-/// The first error of either, or of RocksDB's own threads, is final.
+/// Neither waits for who submits: what was submitted while a group was written is the next one. While the anchor of a
+/// group is written the next group is; the anchor then covers all that was synced meanwhile. The first error of either,
+/// or of RocksDB's own threads, is final.
 class RocksDbJournal final : public Journal {
  public:
   explicit RocksDbJournal(JournalParts);
@@ -78,6 +80,7 @@ class RocksDbJournal final : public Journal {
   absl::Status write(const Group&);
   void anchor_heads();
   void fail(const absl::Status& why);
+  void wake_all();
   void report_failure();
   void report_durable(const TreeHead&);
 
@@ -91,9 +94,10 @@ class RocksDbJournal final : public Journal {
   std::mutex reports_;
   bool failure_reported_{};  ///< under reports_
 
-  mutable std::mutex mutex_;  ///< of all below
-  std::condition_variable changed_;
-  std::optional<Group> waiting_;
+  mutable std::mutex mutex_;                      ///< of all below
+  std::condition_variable to_write_, to_anchor_;  ///< what the two threads wait for
+  std::deque<Group> waiting_;
+  Sequence submitted_{};
   bool writing_{};
   TreeHead synced_, durable_;
   absl::Status failed_;

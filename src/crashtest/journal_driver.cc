@@ -38,14 +38,14 @@ void JournalDriver::start(storage::Journal& journal) {
     closed_ = true;
     synced_ = durable_ = anchored_ = journal.durable_head().sequence;
   }
-  journal.start({[this](Sequence last) {
-                   report({Event::Kind::kSynced, last, {}});
+  journal.start({[this](Sequence last, std::size_t groups) {
+                   report({Event::Kind::kSynced, last, groups, {}});
                  },
                  [this](Sequence last) {
-                   report({Event::Kind::kDurable, last, {}});
+                   report({Event::Kind::kDurable, last, 0, {}});
                  },
                  [this](const absl::Status& why) {
-                   report({Event::Kind::kFailed, 0, why});
+                   report({Event::Kind::kFailed, 0, 0, why});
                  },
                  [this](Sequence last) {
                    const std::lock_guard lock(mutex_);
@@ -59,14 +59,13 @@ void JournalDriver::report(Event event) {
   const std::lock_guard lock(mutex_);
   switch (event.kind) {
     case Event::Kind::kSynced:
-      in_flight_ = false;
+      in_flight_ -= event.groups;
       synced_ = event.last;
       break;
     case Event::Kind::kDurable:
       durable_ = event.last;
       break;
     case Event::Kind::kFailed:
-      in_flight_ = false;
       failed_ = true;
       break;
   }
@@ -82,22 +81,23 @@ void JournalDriver::expect_durable_when_synced() {
 
 void JournalDriver::submit(storage::Group group) {
   {
-    const std::lock_guard lock(mutex_);
-    in_flight_ = true;
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return quiet(); });  // what is written together with it is no matter of chance
+    ++in_flight_;
   }
   journal_->submit(std::move(group));
 }
 
 bool JournalDriver::busy() const {
   const std::lock_guard lock(mutex_);
-  return !events_.empty() || (!failed_ && (in_flight_ || synced_ > anchored_));
+  return !events_.empty() || (!failed_ && (in_flight_ > 0 || synced_ > anchored_));
 }
 
 bool JournalDriver::quiet() const {
   if (failed_) return true;
   if (durable_when_synced_ && durable_ < synced_) return false;  // the report is under way
-  const bool writer_waits = !in_flight_ || waiting_[kLog];
-  if (head_failed_) return in_flight_ && writer_waits;  // else the failure is about to be reported
+  const bool writer_waits = in_flight_ == 0 || waiting_[kLog];
+  if (head_failed_) return in_flight_ > 0 && writer_waits;  // else the failure is about to be reported
   return writer_waits && (synced_ <= anchored_ || waiting_[kHead]);
 }
 

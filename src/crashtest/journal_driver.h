@@ -21,7 +21,8 @@ class JournalDriver {
     enum class Kind { kSynced, kDurable, kFailed };
     Kind kind{};
     Sequence last{};
-    absl::Status why;  ///< of kFailed
+    std::size_t groups{};  ///< of kSynced
+    absl::Status why;      ///< of kFailed
   };
 
   ~JournalDriver() { let_all_through(); }
@@ -51,7 +52,8 @@ class JournalDriver {
   storage::Journal* journal_{};
   bool closed_{};  ///< calls wait
   bool waiting_[kLanes]{};
-  bool in_flight_{}, head_failed_{}, failed_{};
+  std::size_t in_flight_{};
+  bool head_failed_{}, failed_{};
   bool durable_when_synced_{};
   Sequence synced_{}, durable_{}, anchored_{};
   std::uint64_t reports_{};

@@ -230,7 +230,7 @@ class SimulatedWorld {
   // ---- the service
 
   void write_first_record() {
-    journal_.start({[](Sequence) {}, [](Sequence) {}, [](const absl::Status&) {}});
+    journal_.start({[](Sequence, std::size_t) {}, [](Sequence) {}, [](const absl::Status&) {}});
     service::State state;
     journal_.submit(service::start_incarnation(state, IncarnationCause::FirstStart, journal_.durable_head().root,
                                                0x0a1b2c3d, clocks().wall_ms));
@@ -262,14 +262,14 @@ class SimulatedWorld {
     Result<service::State> state = recover();
     if (!state.ok()) return problem("the service does not start: " + std::string(state.status().message()));
     ++life_;
-    turn_due_ = anchor_due_ = false;
+    turn_due_ = sync_due_ = anchor_due_ = false;
     service::RandomBytes bytes = [this](std::span<std::uint8_t> out) {
       for (std::uint8_t& byte : out) byte = static_cast<std::uint8_t>(random_());
     };
     engine_ = std::make_unique<protocol::Engine>(
         protocol_, service_, protocol::Identity{kLogId, "0.1.0", "anchor", clocks().wall_ms}, *std::move(state),
         journal_.durable_head(), std::move(bytes), clocks());
-    journal_.start({[this](Sequence last) { engine_->on_synced(last); },
+    journal_.start({[this](Sequence, std::size_t groups) { engine_->on_synced(groups); },
                     [this](Sequence) { engine_->on_durable(journal_.durable_head()); },
                     [this](const absl::Status& why) { engine_->on_journal_failed(why); }});
     tick();
@@ -289,10 +289,8 @@ class SimulatedWorld {
   void end_turn() {
     turn_due_ = false;
     protocol::Effects effects = engine_->take_effects();
-    if (effects.group) {
-      journal_.submit(*std::move(effects.group));
-      soon(disk_latency(), What::kSynced, 0, life_);
-    }
+    for (storage::Group& group : effects.groups) journal_.submit(std::move(group));
+    expect_sync();
     for (protocol::Effects::Read& what : effects.reads) {
       reads_.push_back(std::move(what));
       soon(disk_us_, What::kRead, 0, life_);
@@ -355,10 +353,17 @@ class SimulatedWorld {
   // ---- the disk
 
   std::uint64_t disk_latency() const { return now_us_ < disk_slow_until_us_ ? slow_disk_us_ : disk_us_; }
+  void expect_sync() {
+    if (sync_due_ || !journal_.sync_waits()) return;
+    sync_due_ = true;
+    soon(disk_latency(), What::kSynced, 0, life_);
+  }
   void synced() {
+    sync_due_ = false;
     begin_turn();
     engine_->on_free_bytes(journal_.free_bytes());
     journal_.complete_sync();
+    expect_sync();
     expect_anchor();
   }
   void expect_anchor() {
@@ -731,7 +736,7 @@ class SimulatedWorld {
   const storage::SnapshotStore snapshots_{disk_, ""};
   std::unique_ptr<protocol::Engine> engine_;  // nullptr: the service is down
   std::uint64_t life_{};
-  bool turn_due_{}, anchor_due_{};
+  bool turn_due_{}, sync_due_{}, anchor_due_{};
   std::deque<protocol::Effects::Read> reads_;
   std::uint64_t disk_slow_until_us_{}, slow_disk_us_{};
 

@@ -142,7 +142,7 @@ class World::Service {
     for (const JournalDriver::Event& event : events) {
       switch (event.kind) {
         case JournalDriver::Event::Kind::kSynced:
-          engine_->on_synced(event.last);
+          engine_->on_synced(event.groups);
           break;
         case JournalDriver::Event::Kind::kDurable:
           engine_->on_durable(opened_.journal->durable_head());
@@ -157,7 +157,7 @@ class World::Service {
 
   void take_snapshot_while_serving() {
     const absl::Status taken = take_snapshot();
-    if (absl::IsUnavailable(taken)) take({{JournalDriver::Event::Kind::kFailed, 0, taken}});
+    if (absl::IsUnavailable(taken)) take({{JournalDriver::Event::Kind::kFailed, 0, 0, taken}});
   }
 
   void run_a_read() {
@@ -181,7 +181,7 @@ class World::Service {
       if (Client* client = owner_of(id)) lose(*client);
     }
     for (protocol::Effects::Read& read : effects.reads) reads_.push_back(std::move(read));
-    if (effects.group) driver_.submit(*std::move(effects.group));
+    for (storage::Group& group : effects.groups) driver_.submit(std::move(group));
     if (effects.exit_code) exit_code_ = effects.exit_code;
     if (effects.more_work) engine_->on_turn();
     for (Client& client : world_.clients_) {

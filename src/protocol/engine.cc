@@ -1,6 +1,7 @@
 #include "protocol/engine.h"
 
 #include <algorithm>
+#include <cassert>
 #include <iterator>
 #include <limits>
 #include <utility>
@@ -239,13 +240,13 @@ bool Engine::may_gather_more(const Connection& connection) const {
   if (gathered_too_much()) return false;
   const std::size_t own = connection.gathered_group == group_number_ ? connection.gathered_bytes : 0;
   if (own == 0) return true;
-  if (!is_crowded(service_.gathered_bytes())) return own < gather_share_;
+  if (!is_crowded()) return own < gather_share_;
   return flood_gathered_ < max_flood_bytes() && own <= max_flood_bytes() / 4 / connections_.size();
 }
 
-/// Whether a group of so many bytes is half full, of what all may gather or of what floods may.
-bool Engine::is_crowded(std::size_t gathered_bytes) const {
-  return gathered_bytes >= config_.max_gathered_bytes / 2 || flood_gathered_ >= max_flood_bytes() / 2;
+/// Whether the group that gathers is half full, of what all may gather or of what floods may.
+bool Engine::is_crowded() const {
+  return gathered_bytes() >= config_.max_gathered_bytes / 2 || flood_gathered_ >= max_flood_bytes() / 2;
 }
 
 /// What those gather together who keep several requests in flight: little while somebody is served who waits for each
@@ -272,12 +273,21 @@ void Engine::note_manner(Connection& connection, bool has_more) {
 
 /// The share is found as TCP finds its rate: smaller at once where groups get half full, larger by little where they do
 /// not and somebody waits. So those who flood get equal parts of a group, whatever part the others leave them.
-void Engine::adapt_gather_share(std::size_t gathered_bytes) {
-  if (is_crowded(gathered_bytes)) {
+void Engine::adapt_gather_share() {
+  if (is_crowded()) {
     gather_share_ = std::max(gather_share_ / 2, kLeastGatherShare);
   } else if (turned_away_) {
     gather_share_ = std::min(gather_share_ + gather_share_ / 8, config_.max_gathered_bytes);
   }
+}
+
+/// The disk has begun what gathered so far: what follows is another group.
+void Engine::begin_gathering() {
+  adapt_gather_share();
+  ++group_number_;
+  flood_gathered_ = 0;
+  submitted_bytes_ = 0;
+  group_began_ = true;
 }
 
 std::size_t Engine::max_reply_bytes() const {
@@ -291,7 +301,7 @@ bool Engine::may_read_log(const Connection& connection) const {
 
 /// How hard it is to be served: where that becomes easier, those who waited for it have to be asked.
 std::size_t Engine::pressure_level() const {
-  const std::size_t gathered = service_.gathered_bytes();
+  const std::size_t gathered = gathered_bytes();
   std::size_t level = buffered_ >= config_.max_buffered_bytes ? 2 : under_pressure() ? 1 : 0;
   if (gathered >= config_.max_gathered_bytes / 2) ++level;
   if (gathered >= config_.max_gathered_bytes) ++level;
@@ -646,7 +656,8 @@ void Engine::on_query(Connection& connection, const Request& request, const Quer
                   refusal(absl::ResourceExhaustedError(fmt::format(
                       "{} is under way: wait for it", verifies ? "a verification of the log" : "a snapshot"))));
   }
-  verifies ? read_when_ready(query::VerifyLog{}) : read_when_ready(service::TakeSnapshot{service_.seal()});
+  verifies ? read_when_ready(query::VerifyLog{})
+           : read_when_ready(service::TakeSnapshot{service_.seal(groups_in_flight_ == 0)});
 }
 
 // ---- answers
@@ -852,7 +863,12 @@ Reply Engine::status_reply() const {
 
 // ---- the journal
 
-void Engine::on_synced(Sequence) { group_in_flight_ = false; }
+void Engine::on_synced(std::size_t groups) {
+  assert(groups <= groups_in_flight_);
+  groups_in_flight_ -= groups;
+  // The journal may have begun all of them at once, what was thought to wait behind the first too.
+  if (groups_in_flight_ > 0 || submitted_bytes_ > 0) begin_gathering();
+}
 
 void Engine::on_durable(const storage::TreeHead& head) {
   if (head.sequence <= durable_) return;
@@ -944,24 +960,24 @@ void Engine::check_end() {
   if (now_.boot_ms >= ending_->deadline && durable_ == service_.state().sequence) {
     while (!connections_.empty()) close(*connections_.begin()->second);
   }
-  const bool all_durable = !group_in_flight_ && durable_ == service_.state().sequence;
+  const bool all_durable = groups_in_flight_ == 0 && durable_ == service_.state().sequence;
   if (connections_.empty() && all_durable) effects_.exit_code = kExitDone;
 }
 
+/// What was decided goes to the journal at once, which begins it at once if it has nothing else to do.
+void Engine::give_groups() {
+  if (!journal_status_.ok()) return;
+  const std::size_t before = service_.gathered_bytes();
+  while (std::optional<storage::Group> group = service_.take_group()) effects_.groups.push_back(*std::move(group));
+  if (effects_.groups.empty()) return;
+  submitted_bytes_ += before;
+  if (std::exchange(groups_in_flight_, groups_in_flight_ + effects_.groups.size()) == 0) begin_gathering();
+  boundaries_.push_back(boundary());
+}
+
 Effects Engine::take_effects() {
-  bool reconsider_waiting = false;
-  if (!group_in_flight_ && journal_status_.ok()) {
-    const std::size_t gathered = service_.gathered_bytes();
-    effects_.group = service_.take_group();
-    if (effects_.group) {
-      group_in_flight_ = true;
-      ++group_number_;
-      adapt_gather_share(gathered);
-      flood_gathered_ = 0;
-      reconsider_waiting = std::exchange(turned_away_, false);
-      if (effects_.group->last() == service_.state().sequence) boundaries_.push_back(boundary());
-    }
-  }
+  give_groups();
+  const bool reconsider_waiting = std::exchange(group_began_, false) && std::exchange(turned_away_, false);
   start_reads();
   if (reconsider_waiting || pressure_level() < highest_level_) reconsider_all();
   highest_level_ = pressure_level();

@@ -72,11 +72,11 @@ struct Effects {
     service::LogRead what;
     std::size_t max_reply_bytes{};
   };
-  std::vector<Send> sends;              ///< in order; each is reported by on_sent() when the socket took it
-  std::vector<ConnectionId> closes;     ///< close now; what the socket has not taken is dropped, nothing is reported
-  std::vector<ConnectionId> pauses;     ///< stop reading from these ...
-  std::vector<ConnectionId> resumes;    ///< ... and read from these again
-  std::optional<storage::Group> group;  ///< for Journal::submit()
+  std::vector<Send> sends;             ///< in order; each is reported by on_sent() when the socket took it
+  std::vector<ConnectionId> closes;    ///< close now; what the socket has not taken is dropped, nothing is reported
+  std::vector<ConnectionId> pauses;    ///< stop reading from these ...
+  std::vector<ConnectionId> resumes;   ///< ... and read from these again
+  std::vector<storage::Group> groups;  ///< for Journal::submit(), in order
   std::vector<Read> reads;  ///< for another thread: service::run_read(); VerifyLog and TakeSnapshot take very long
   std::vector<std::string> warnings;  ///< for the service's log
   bool more_work{};                   ///< call on_turn() soon, after other input had its chance
@@ -90,8 +90,8 @@ struct Effects {
 /// order of its requests, but for reads of the log, which leave when they are ready.
 ///
 /// How to drive it: call on_tick() with the clocks at least once a second and at the start of each turn of the event
-/// loop; feed whatever happened; then take_effects() and carry them out. One group is in flight at a time: after one
-/// was given out there is no other until on_synced().
+/// loop; feed whatever happened; then take_effects() and carry them out. What is decided in a turn is given to the
+/// journal at its end, which makes one write of all that waits behind the one under way.
 ///
 /// Threads: one. No call blocks, reads a clock or does I/O, and the same calls give the same effects.
 class Engine {
@@ -111,11 +111,11 @@ class Engine {
   /// Goes on with requests that arrived already.
   void on_turn();
 
-  /// The group in flight is synced: the next may follow.
-  void on_synced(Sequence last);
+  /// The oldest `groups` of those given out are synced, and the journal writes what waited behind them.
+  void on_synced(std::size_t groups);
   /// Everything up to `head` may be answered.
   void on_durable(const storage::TreeHead& head);
-  /// For `server status`: a group took so long from its submission until it could be answered.
+  /// For `server status`: a write of the journal took so long from its beginning until it could be answered.
   void on_group_commit(std::uint32_t microseconds) { group_commits_.add(microseconds); }
   /// Final: whatever is not durable is answered with kUnavailable, and so is all that follows; exit code 3 as soon as
   /// the peers took these answers, or after a second.
@@ -138,7 +138,8 @@ class Engine {
   std::size_t connection_count() const { return connections_.size(); }
   /// What counts against max_buffered_bytes now.
   std::size_t buffered_bytes() const { return buffered_ + large_frames_; }
-  std::size_t gathered_bytes() const { return service_.gathered_bytes(); }
+  /// Of the records that wait for the disk, and not those that it is writing.
+  std::size_t gathered_bytes() const { return submitted_bytes_ + service_.gathered_bytes(); }
 
  private:
   struct Connection;
@@ -174,13 +175,15 @@ class Engine {
   bool under_pressure() const { return buffered_ >= config_.max_buffered_bytes / 4; }
   bool may_hold_more(const Connection&) const;
   bool may_gather_more(const Connection&) const;
-  bool is_crowded(std::size_t gathered_bytes) const;
+  bool is_crowded() const;
   std::size_t max_flood_bytes() const;
   bool asks_alone(const Connection&) const;
   void note_manner(Connection&, bool has_more);
   bool may_read_log(const Connection&) const;
-  void adapt_gather_share(std::size_t gathered_bytes);
-  bool gathered_too_much() const { return service_.gathered_bytes() >= config_.max_gathered_bytes; }
+  void adapt_gather_share();
+  void begin_gathering();
+  void give_groups();
+  bool gathered_too_much() const { return gathered_bytes() >= config_.max_gathered_bytes; }
   std::size_t pressure_level() const;
   std::size_t max_reply_bytes() const;
   void account(Connection&);
@@ -257,7 +260,9 @@ class Engine {
   std::size_t flood_gathered_{};       ///< bytes of it from connections that keep several requests in flight
   std::uint64_t alone_asked_{};        ///< boot clock: when one asked that waits for each answer
   bool turned_away_{};                 ///< somebody took that much, and waits for the next group
-  bool group_in_flight_{};
+  bool group_began_{};                 ///< since the last effects
+  std::size_t groups_in_flight_{};     ///< given out, and not synced
+  std::size_t submitted_bytes_{};      ///< of those that wait behind the one that is being written
   Sequence durable_{};
   Boundary told_;                    ///< the last boundary that is durable
   std::deque<Boundary> boundaries_;  ///< those that are not yet

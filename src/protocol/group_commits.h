@@ -8,7 +8,7 @@
 
 namespace tensorforge::protocol {
 
-/// How long the last 4,096 groups took from their submission until they could be answered.
+/// How long the last 4,096 writes of the journal took, from their beginning until they could be answered.
 ///
 /// Threads: none.
 class GroupCommits {

@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -89,13 +90,15 @@ class Server::Impl {
   }
 
   int run() {
-    journal_.start({[this](Sequence last) { post([this, last] { on_synced(last); }); },
-                    [this](Sequence) {
-                      post([this, head = journal_.durable_head(), at = Clock::now()] { on_durable(head, at); });
-                    },
-                    [this](absl::Status why) { post([this, why = std::move(why)] { on_journal_failed(why); }); }});
+    journal_.start(
+        {[this](Sequence, std::size_t groups) { post([this, groups, at = Clock::now()] { on_synced(groups, at); }); },
+         [this](Sequence) {
+           post([this, head = journal_.durable_head(), at = Clock::now()] { on_durable(head, at); });
+         },
+         [this](absl::Status why) { post([this, why = std::move(why)] { on_journal_failed(why); }); }});
     const auto work = asio::make_work_guard(io_);
     if (options_.to_start) {
+      start_to_sync_ = true;
       crash_point(CrashPoint::kLifeToStart);
       journal_.submit(service::start_incarnation(*state_, options_.to_start->cause, journal_.durable_head().root,
                                                  options_.to_start->incarnation, read_clocks().wall_ms));
@@ -140,11 +143,11 @@ class Server::Impl {
     if (exit_code_) return;  // what it decided since may rest on a state that is wrong
     protocol::Effects effects = engine_->take_effects();
     for (const std::string& warning : effects.warnings) spdlog::warn("{}", warning);
-    if (effects.group) {
+    for (storage::Group& group : effects.groups) {
       crash_point(CrashPoint::kGroupTaken);
-      submitted_.push_back({effects.group->last(), Clock::now()});
-      if (snapshots_ && !effects.group->noted_digest.empty()) note(effects.group->noted_digest);
-      journal_.submit(*std::move(effects.group));
+      writes_.push_back({group.last(), Clock::now()});
+      if (snapshots_ && !group.noted_digest.empty()) note(group.noted_digest);
+      journal_.submit(std::move(group));
     }
     if (!effects.sends.empty()) crash_point(CrashPoint::kReplyToSend);
     for (protocol::Effects::Read& read : effects.reads) begin_read(std::move(read));
@@ -173,18 +176,27 @@ class Server::Impl {
 
   // ---- the journal; before the engine is there, for the first group of a new life alone
 
-  void on_synced(Sequence last) {
-    if (!engine_) return;
+  void on_synced(std::size_t groups, Clock::time_point at) {
+    if (std::exchange(start_to_sync_, false)) return;  // which may be told after it is durable
     begin_turn();
+    time_writes(groups, at);
     engine_->on_free_bytes(journal_.free_bytes());
-    engine_->on_synced(last);
+    engine_->on_synced(groups);
+  }
+
+  /// These groups were one write, synced at `at`, and those behind them wait no longer.
+  void time_writes(std::size_t groups, Clock::time_point at) {
+    const auto first = writes_.begin() + static_cast<std::ptrdiff_t>(synced_writes_++);
+    first->last = (first + static_cast<std::ptrdiff_t>(groups - 1))->last;
+    writes_.erase(first + 1, first + static_cast<std::ptrdiff_t>(groups));
+    for (std::size_t i = synced_writes_; i < writes_.size(); ++i) writes_[i].begun = std::max(writes_[i].begun, at);
   }
 
   void on_durable(const storage::TreeHead& head, Clock::time_point at) {
     if (!engine_) return serve();
     begin_turn();
-    for (; !submitted_.empty() && submitted_.front().last <= head.sequence; submitted_.pop_front()) {
-      const auto took = std::chrono::duration_cast<std::chrono::microseconds>(at - submitted_.front().at);
+    for (; synced_writes_ > 0 && writes_.front().last <= head.sequence; writes_.pop_front(), --synced_writes_) {
+      const auto took = std::chrono::duration_cast<std::chrono::microseconds>(at - writes_.front().begun);
       engine_->on_group_commit(static_cast<std::uint32_t>(took.count()));
     }
     engine_->on_durable(head);
@@ -466,11 +478,13 @@ class Server::Impl {
   asio::signal_set signals_;
   std::unordered_map<ConnectionId, std::shared_ptr<Connection>> connections_;
   ConnectionId last_connection_{};
-  struct Submitted {
+  struct Write {
     Sequence last{};
-    Clock::time_point at;
+    Clock::time_point begun;
   };
-  std::deque<Submitted> submitted_;  // groups that are not durable yet
+  std::deque<Write> writes_;     // that are not durable yet, and behind them groups that are not synced
+  std::size_t synced_writes_{};  // of them
+  bool start_to_sync_{};         // the group that begins this life of the log, of which the engine does not know
   std::optional<SnapshotTaker> snapshots_;
   struct Noted {
     service::NotedDigest digest;

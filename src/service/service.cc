@@ -472,8 +472,8 @@ void Service::note_digest_at_end() {
   last_group_sealed_ = true;
 }
 
-NotedDigest Service::seal() {
-  if (!groups_.empty()) note_digest_at_end();
+NotedDigest Service::seal(bool at_rest) {
+  if (!groups_.empty() || !at_rest) note_digest_at_end();
   return noted_digest(state_);
 }
 

@@ -53,7 +53,7 @@ void append_durably(benchmark::State& bench, Ack ack) {
   Journal& journal = *opened->journal;
 
   std::counting_semaphore<> synced(0), durable(0);
-  journal.start({[&](Sequence) { synced.release(); }, [&](Sequence) { durable.release(); }, {}});
+  journal.start({[&](Sequence, std::size_t) { synced.release(); }, [&](Sequence) { durable.release(); }, {}});
   Sequence next = 1;
   for (auto _ : bench) {
     journal.submit(group_of(next, count));

@@ -162,7 +162,8 @@ class Writer {
   Writer(storage::OpenedDirectory& directory, std::uint64_t live) : journal_(*directory.journal), mix_(live) {
     Result<service::State> state = service::recover(journal_);
     if (!state.ok()) fail(state.status());
-    journal_.start({[this](Sequence) { synced_.release(); }, {}, [](const absl::Status& why) { fail(why); }});
+    journal_.start(
+        {[this](Sequence, std::size_t) { synced_.release(); }, {}, [](const absl::Status& why) { fail(why); }});
     if (directory.to_start) {
       submit(service::start_incarnation(*state, directory.to_start->cause, journal_.durable_head().root,
                                         directory.to_start->incarnation, now_.wall_ms));

@@ -52,14 +52,14 @@ SessionId session_of(ConnectionId id) {
 class Flood {
  public:
   explicit Flood(const protocol::Config& config) : config_(config), journal_(kLogId) {
-    journal_.start({[](Sequence) {}, [](Sequence) {}, [](const absl::Status&) {}});
+    journal_.start({[](Sequence, std::size_t) {}, [](Sequence) {}, [](const absl::Status&) {}});
     service::State state;
     journal_.submit(service::start_incarnation(state, IncarnationCause::FirstStart, journal_.durable_head().root,
                                                kIncarnation, now_.wall_ms));
     journal_.restart(true);
     engine_.emplace(config_, service::Config{}, protocol::Identity{}, *service::recover(journal_),
                     journal_.durable_head(), counting_bytes(), now_);
-    journal_.start({[this](Sequence last) { engine_->on_synced(last); },
+    journal_.start({[this](Sequence, std::size_t groups) { engine_->on_synced(groups); },
                     [this](Sequence) { engine_->on_durable(journal_.durable_head()); }, [](const absl::Status&) {}});
   }
 
@@ -91,7 +91,7 @@ class Flood {
     for (const ConnectionId id : effects.pauses) peers_.at(id).read_from = false;
     for (const ConnectionId id : effects.resumes) peers_.at(id).read_from = true;
     for (const ConnectionId id : effects.closes) peers_.at(id).open = false;
-    if (effects.group) journal_.submit(*std::move(effects.group));
+    for (storage::Group& group : effects.groups) journal_.submit(std::move(group));
     reads_waiting_ += effects.reads.size();
     more_work_ = effects.more_work;
     most_buffered_ = std::max(most_buffered_, engine_->buffered_bytes());

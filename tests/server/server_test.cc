@@ -47,8 +47,12 @@ class Countdown {
   std::promise<void> done_;
 };
 
-TEST(Server, AnswersManyRequestsInFlightOfManyClients) {
-  RunningServer service;
+class ServerAndJournal : public testing::TestWithParam<bool> {};
+// The two threads of a journal tell of one group in either order.
+INSTANTIATE_TEST_SUITE_P(JournalTellsLate, ServerAndJournal, testing::Bool());
+
+TEST_P(ServerAndJournal, AnswerManyRequestsInFlightOfManyClients) {
+  RunningServer service({}, GetParam());
   constexpr int kClients = 4, kCommands = 300;
   std::vector<std::unique_ptr<Client>> clients;
   Countdown answers(kClients * kCommands);
@@ -71,6 +75,7 @@ TEST(Server, AnswersManyRequestsInFlightOfManyClients) {
   }
   EXPECT_EQ(all.size(), std::size_t{kClients} * kCommands);
   EXPECT_EQ(status_of(*clients[0]).model_versions, std::uint64_t{kClients} * kCommands);
+  EXPECT_EQ(service.stop(), 0);
 }
 
 TEST(Server, ShowsOneClientWhatAnotherWasTold) {

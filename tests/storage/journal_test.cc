@@ -1,8 +1,12 @@
 #include "storage/journal.h"
 
+#include <future>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "storage/merkle.h"
@@ -10,6 +14,9 @@
 
 namespace tensorforge::storage {
 namespace {
+
+using testing::ElementsAre;
+using testing::Pair;
 
 class RocksDbJournalTest : public testing::Test {
  protected:
@@ -150,6 +157,40 @@ TEST_F(RocksDbJournalTest, TellsTheFirstIncarnationUntilItIsRecorded) {
   Served served(options());
   EXPECT_FALSE(served.opened().to_start);
   EXPECT_EQ(served.end().incarnation, incarnation);
+}
+
+TEST_F(RocksDbJournalTest, WritesTogetherWhatWasSubmittedMeanwhile) {
+  std::vector<std::pair<Sequence, std::size_t>> writes;
+  {
+    Result<OpenedDirectory> opened = open_data_directory(options());
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    Journal& journal = *opened->journal;
+    std::promise<void> submitted;
+    Journal::Callbacks callbacks;
+    callbacks.synced = [&](Sequence last, std::size_t groups) {
+      if (writes.empty()) submitted.get_future().wait();
+      writes.emplace_back(last, groups);
+    };
+    journal.start(std::move(callbacks));
+    TreeHead head = journal.durable_head();
+    for (std::size_t commands = 1; commands <= 5; ++commands) {
+      Group group = make_group(head, commands);
+      if (commands == 3) group.noted_digest = "abc";
+      head.sequence = group.last();
+      journal.submit(std::move(group));
+      // The first is taken at once or together with the others, as its thread happens to run.
+      while (commands == 1 && journal.durable_head().sequence == 0) std::this_thread::yield();
+    }
+    submitted.set_value();
+    EXPECT_TRUE(journal.close().ok());
+  }
+  EXPECT_THAT(writes, ElementsAre(Pair(1, 1), Pair(6, 2), Pair(15, 2)));
+  Served served(options());
+  EXPECT_EQ(served.end().sequence, 15U);
+  EXPECT_EQ(served.journal().verify()->chunks, 3U);
+  EXPECT_EQ(*served.journal().noted_digest(6), "abc");
+  const std::vector<std::string> records = all_records(served.journal());
+  for (Sequence sequence = 1; sequence <= 15; ++sequence) EXPECT_EQ(records.at(sequence - 1), record_text(sequence));
 }
 
 TEST_F(RocksDbJournalTest, ClosesWithWhatWasSubmitted) {

@@ -29,9 +29,9 @@ Served::Served(const OpenOptions& options) {
   const TreeHead end = opened_.journal->durable_head();
   durable_ = end.sequence;
   Journal::Callbacks callbacks;
-  callbacks.synced = [this](Sequence) {
+  callbacks.synced = [this](Sequence, std::size_t groups) {
     const std::lock_guard lock(mutex_);
-    ++groups_synced_;
+    groups_synced_ += groups;
     changed_.notify_all();
   };
   callbacks.durable = [this](Sequence last) {

@@ -26,7 +26,9 @@ class MemoryJournalTest : public testing::Test {
  protected:
   void start(Journal& journal) {
     Journal::Callbacks callbacks;
-    callbacks.synced = [this](Sequence last) { log_.push_back("synced " + std::to_string(last)); };
+    callbacks.synced = [this](Sequence last, std::size_t groups) {
+      log_.push_back("synced " + std::to_string(last) + (groups > 1 ? " of " + std::to_string(groups) : ""));
+    };
     callbacks.durable = [this](Sequence last) { log_.push_back("durable " + std::to_string(last)); };
     callbacks.failed = [this](const absl::Status& why) { log_.push_back("failed " + std::string(why.message())); };
     journal.start(std::move(callbacks));
@@ -64,6 +66,38 @@ TEST_F(MemoryJournalTest, AnchorsAllThatWasSynced) {
   journal.complete_anchor();
   EXPECT_FALSE(journal.anchor_waits());
   EXPECT_THAT(log_, ElementsAre("synced 2", "synced 5", "durable 5"));
+}
+
+TEST_F(MemoryJournalTest, WritesTogetherWhatWaits) {
+  MemoryJournal journal(LogId{1});
+  start(journal);
+  for (Sequence end = 0; end < 5; ++end) {
+    Group group = group_after({end, {}, 9}, 1);
+    group.notes.push_back({group.first, Salt{3}, "why " + std::to_string(group.first)});
+    if (end == 2) group.noted_digest = "abc";  // nothing follows it in one write
+    journal.submit(std::move(group));
+  }
+  while (journal.complete_sync()) {
+  }
+  journal.complete_anchor();
+  EXPECT_THAT(log_, ElementsAre("synced 1", "synced 3 of 2", "synced 5 of 2", "durable 5"));
+  EXPECT_EQ(journal.verify()->chunks, 3U);
+  EXPECT_THAT(journal.read(1, 10, 1'000)->records,
+              ElementsAre("record 1", "record 2", "record 3", "record 4", "record 5"));
+  EXPECT_EQ(*journal.noted_digest(3), "abc");
+  for (Sequence sequence = 1; sequence <= 5; ++sequence) {
+    EXPECT_EQ((*journal.note(sequence))->bytes, "why " + std::to_string(sequence));
+  }
+}
+
+TEST_F(MemoryJournalTest, LosesWhatOnlyWaited) {
+  MemoryJournal journal(LogId{1});
+  start(journal);
+  journal.submit(group_after({}, 2));
+  journal.submit(group_after({2, {}, 9}, 1));
+  journal.restart(true);
+  EXPECT_EQ(journal.durable_head().sequence, 2U);
+  EXPECT_FALSE(journal.sync_waits());
 }
 
 TEST_F(MemoryJournalTest, AcknowledgesAfterTheSyncWhereAsked) {

@@ -114,7 +114,11 @@ class EngineBench {
 
   // ---- disk, reader and clock
 
-  bool sync() { return then_carry(journal_.complete_sync()); }
+  bool sync() {
+    const bool done = journal_.complete_sync();
+    if (done) ++syncs_;
+    return then_carry(done);
+  }
   bool anchor() { return then_carry(journal_.complete_anchor()); }
   /// Until nothing waits for the disk.
   void settle() {
@@ -149,7 +153,7 @@ class EngineBench {
   const service::State& state() const { return engine_->state(); }
   bool more_work() const { return more_work_; }
   std::optional<int> exit_code() const { return exit_code_; }
-  std::size_t groups() const { return groups_; }
+  std::size_t syncs() const { return syncs_; }
   service::State replayed() const {
     auto state = service::recover(journal_);
     EXPECT_TRUE(state.ok()) << state.status();
@@ -165,10 +169,7 @@ class EngineBench {
     for (protocol::Effects::Read& read : effects.reads) reads_.push_back(std::move(read));
     more_work_ = effects.more_work;
     if (effects.exit_code) exit_code_ = effects.exit_code;
-    if (effects.group) {
-      ++groups_;
-      journal_.submit(*std::move(effects.group));
-    }
+    for (storage::Group& group : effects.groups) journal_.submit(std::move(group));
     // A peer that takes everything says so, which may give more to do.
     for (auto& [id, peer] : peers_) {
       if (peer.open && peer.takes && peer.untaken > 0) return take(id);
@@ -177,7 +178,7 @@ class EngineBench {
 
  private:
   void write_first_record() {
-    journal_.start({[](Sequence) {}, [](Sequence) {}, [](const absl::Status&) {}});
+    journal_.start({[](Sequence, std::size_t) {}, [](Sequence) {}, [](const absl::Status&) {}});
     service::State state;
     journal_.submit(service::start_incarnation(state, IncarnationCause::FirstStart, journal_.durable_head().root,
                                                kIncarnation, now_.wall_ms));
@@ -188,7 +189,7 @@ class EngineBench {
     more_work_ = false;
     engine_.emplace(config_, service_config_, protocol::Identity{kLogId, "0.1.0", "anchor", now_.wall_ms}, replayed(),
                     journal_.durable_head(), counting_bytes(), now_);
-    journal_.start({[this](Sequence last) { engine_->on_synced(last); },
+    journal_.start({[this](Sequence, std::size_t groups) { engine_->on_synced(groups); },
                     [this](Sequence) { engine_->on_durable(journal_.durable_head()); },
                     [this](const absl::Status& why) { engine_->on_journal_failed(why); }});
   }
@@ -219,7 +220,7 @@ class EngineBench {
   std::vector<protocol::Effects::Read> reads_;
   std::optional<int> exit_code_;
   bool more_work_{};
-  std::size_t groups_{};
+  std::size_t syncs_{};
 };
 
 }  // namespace tensorforge::test

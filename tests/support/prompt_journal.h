@@ -15,10 +15,25 @@ namespace tensorforge::test {
 /// so it can be used under ThreadSanitizer.
 class PromptJournal final : public storage::Journal {
  public:
-  PromptJournal() : memory_(LogId{1, 2, 3}), disk_([this] { run(); }) {}
+  /// `tells_late`: that something is synced, only behind that it is durable, as two threads may.
+  explicit PromptJournal(bool tells_late = false)
+      : tells_late_(tells_late), memory_(LogId{1, 2, 3}), disk_([this] { run(); }) {}
   ~PromptJournal() override { stop(); }
 
-  void start(Callbacks callbacks) override { memory_.start(std::move(callbacks)); }
+  void start(Callbacks callbacks) override {
+    if (tells_late_) {
+      auto late = std::make_shared<std::function<void()>>();
+      callbacks.synced = [this, late, tell = callbacks.synced](Sequence last, std::size_t groups) {
+        if (last == durable_head().sequence) return tell(last, groups);  // a digest alone, for which nothing follows
+        *late = [=] { tell(last, groups); };
+      };
+      callbacks.durable = [late, tell = callbacks.durable](Sequence last) {
+        tell(last);
+        if (*late) std::exchange(*late, nullptr)();
+      };
+    }
+    memory_.start(std::move(callbacks));
+  }
   void submit(storage::Group group) override {
     memory_.submit(std::move(group));
     wake();
@@ -84,7 +99,9 @@ class PromptJournal final : public storage::Journal {
         if (stopping_) return;
         work_ = false;
       }
-      while (memory_.complete_sync() || memory_.complete_anchor()) {
+      // What is anchored is so before the next is synced, or some would not be told.
+      while (tells_late_ ? memory_.complete_anchor() || memory_.complete_sync()
+                         : memory_.complete_sync() || memory_.complete_anchor()) {
       }
     }
   }
@@ -97,6 +114,7 @@ class PromptJournal final : public storage::Journal {
     if (disk_.joinable()) disk_.join();
   }
 
+  const bool tells_late_;
   storage::MemoryJournal memory_;
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -29,7 +29,8 @@ inline Command registration(const std::string& model_id, std::size_t tag_bytes =
 /// A whole service in this process: sockets and threads are real, the disk is not.
 class RunningServer {
  public:
-  explicit RunningServer(const server::Server::Options& changed = {}) {
+  explicit RunningServer(const server::Server::Options& changed = {}, bool journal_tells_late = false)
+      : journal(journal_tells_late) {
     server::Server::Options options = changed;
     options.identity.log_id = journal.log_id();
     options.identity.version = "test";

@@ -50,7 +50,7 @@ class ServiceTest : public testing::Test {
     config_ = config;
     limits_ = limits;
     journal_.emplace(kLogId);
-    journal_->start({[](Sequence) {}, [](Sequence) {}, [](const absl::Status&) {}});
+    journal_->start({[](Sequence, std::size_t) {}, [](Sequence) {}, [](const absl::Status&) {}});
     service::State state;
     state.sessions = service::Sessions(limits);
     write(service::start_incarnation(state, IncarnationCause::FirstStart, journal_->durable_head().root, kIncarnation,
