@@ -6,7 +6,9 @@
 #include <fstream>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <variant>
@@ -91,22 +93,48 @@ int fail(int exit_code, const absl::Status& status) {
   return exit_code;
 }
 
-/// What is served: the snapshot that the log was checked from, or nothing, and the log from there.
-Result<service::State> recover(const storage::Log& log, const storage::OpenedDirectory& directory,
-                               std::optional<service::State> loaded) {
-  service::ReplayOptions options;
-  options.progress = ProgressLog("replaying the log");
-  options.on_contradiction = [](const service::Contradiction& found) {
-    spdlog::error("the state that was served at sequence {} is not the one that the log gives, which counts",
-                  found.noted.sequence);
-  };
-  service::State from;
-  if (directory.snapshot.sequence() > 0) {
-    from = *std::move(loaded);
-    spdlog::info("snapshot {} is loaded; the log goes on to {}", from.sequence, log.durable_head().sequence);
+/// What is served: the snapshot that the log is checked from, or nothing, and the log from there, which is replayed
+/// while it is checked.
+class Recovery {
+ public:
+  void attach(storage::OpenOptions& open) {
+    open.load_snapshot = service::keep_snapshot(loaded_);
+    open.take_verified = [this](Sequence first, std::span<const std::string_view> records) {
+      if (!replay_ || replay_->next() != first) replay_.emplace(first == 1 ? service::State() : *std::move(loaded_));
+      return replay_->take(records);
+    };
   }
-  return service::recover_from(std::move(from), log, options);
-}
+
+  /// After the opening.
+  Result<service::State> finish(const storage::OpenedDirectory& directory) {
+    const storage::Log& log = *directory.journal;
+    const Sequence snapshot = directory.snapshot.sequence();
+    if (snapshot > 0) {
+      spdlog::info("snapshot {} is loaded; the log goes on to {}", snapshot, log.durable_head().sequence);
+    }
+    service::ReplayOptions options;
+    options.progress = ProgressLog("replaying the log");
+    options.on_contradiction = [](const service::Contradiction& found) {
+      spdlog::error("the state that was served at sequence {} is not the one that the log gives, which counts",
+                    found.noted.sequence);
+    };
+    service::State from;
+    if (replay_) {
+      Result<service::ReplayBeside::Replayed> replayed = replay_->finish();
+      if (!replayed.ok()) return replayed.status();
+      absl::Status compared = service::compare_digests(log, replayed->digests, options.on_contradiction);
+      if (!compared.ok()) return compared;
+      from = std::move(replayed->state);
+    } else if (snapshot > 0) {
+      from = *std::move(loaded_);
+    }
+    return service::recover_from(std::move(from), log, options);
+  }
+
+ private:
+  std::optional<service::State> loaded_;
+  std::optional<service::ReplayBeside> replay_;
+};
 
 int stopped_before_serving() {
   spdlog::info("stopped before it was ready");
@@ -124,14 +152,14 @@ int serve(const server::Config& config) {
   open.accept_loss = config.accept_loss;
   open.cancelled = server::stop_asked;
   open.checking = ProgressLog("checking the log");
-  std::optional<service::State> loaded;
-  open.load_snapshot = service::keep_snapshot(loaded);
+  Recovery recovery;
+  recovery.attach(open);
   Result<storage::OpenedDirectory> directory = storage::open_data_directory(open);
   if (absl::IsCancelled(directory.status())) return stopped_before_serving();
   if (!directory.ok()) return fail(storage::exit_code(directory.status()), directory.status());
   storage::Journal& journal = *directory->journal;
 
-  Result<service::State> state = recover(journal, *directory, std::move(loaded));
+  Result<service::State> state = recovery.finish(*directory);
   if (absl::IsCancelled(state.status())) {
     const absl::Status closed = journal.close();
     return closed.ok() ? stopped_before_serving() : fail(kDiskFailed, closed);

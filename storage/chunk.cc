@@ -93,6 +93,7 @@ Result<Chunk> decode_chunk(std::string_view value) {
   Result<std::vector<std::string_view>> records = split_records(value.substr(kChunkHeaderBytes), chunk.header.count);
   if (!records.ok()) return records.status();
   chunk.records = *std::move(records);
+  chunk.value = value;
   return chunk;
 }
 

@@ -34,6 +34,7 @@ std::string encode_chunk(const ChunkHeader&, std::string_view body);
 struct Chunk {
   ChunkHeader header;
   std::vector<std::string_view> records;
+  std::string_view value;  ///< all of it
 };
 /// Trusts nothing: any bytes give a chunk that is whole, or an error.
 /// kDataLoss: damaged; says in what. kFailedPrecondition: whole, but of a newer format.

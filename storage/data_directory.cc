@@ -163,7 +163,7 @@ class Opening {
     }
     LogVerdict verdict;
     const bool from_snapshot = *has_database && head.ok() && check_from_snapshot(verdict);
-    if (!from_snapshot) verdict = *has_database ? check(head.ok()) : nothing_there();
+    if (!from_snapshot) verdict = *has_database ? check(head.ok(), {}, options_.take_verified) : nothing_there();
     for (const std::string& warning : verdict.warnings) spdlog::warn("{}: {}", options_.data_dir, warning);
 
     const bool nothing_anchored = head.ok() && anchor_.head.sequence == 0 && head->written_once;
@@ -191,14 +191,15 @@ class Opening {
     return message;
   }
 
-  LogVerdict check(bool head_is_known, LogPoint start = {}) const {
+  LogVerdict check(bool head_is_known, LogPoint start, const TakeVerified& take) const {
     LogCheck check{db_path_, std::nullopt, anchor_.head, std::move(start)};
     if (head_is_known) check.log_id = anchor_.log_id;
     if (deliberate_bug(DeliberateBug::kNoAnchor)) check.anchor = {0, MerkleFrontier().root(), 0};
     if (options_.check_in_process) return check_log(files_, check);
-    return check_log_in_child(check, options_.cancelled, [this](Sequence verified) {
+    const auto progress = [this](Sequence verified) {
       if (options_.checking) options_.checking(verified, anchor_.head.sequence);
-    });
+    };
+    return check_log_in_child(check, options_.cancelled, progress, options_.accept_loss ? TakeVerified() : take);
   }
 
   /// Takes the newest snapshot that can be taken, and checks the log from there. False: there is none, or the log does
@@ -234,10 +235,19 @@ class Opening {
     snapshot_ = head.at;
     // A check in this process is for who wants every call in its order.
     const auto when = options_.check_in_process ? std::launch::deferred : std::launch::async;
-    std::future<LogVerdict> checked = std::async(when, [this, start = head.at] { return check(true, start); });
-    absl::Status loaded = options_.load_snapshot(**reader);
+    std::promise<bool> loaded;
+    TakeVerified take;  // behind what was loaded
+    if (options_.take_verified) {
+      take = [this, is_loaded = loaded.get_future().share()](Sequence first,
+                                                             std::span<const std::string_view> records) {
+        return is_loaded.get() && options_.take_verified(first, records);
+      };
+    }
+    std::future<LogVerdict> checked = std::async(when, [&, start = head.at] { return check(true, start, take); });
+    absl::Status status = options_.load_snapshot(**reader);
+    loaded.set_value(status.ok());
     verdict = checked.get();
-    return loaded;
+    return status;
   }
 
   LogVerdict nothing_there() const {

@@ -81,6 +81,8 @@ struct Records {
 
 /// Takes some records of the log, one after another; they are valid during the call. False: no more are wanted.
 using VisitRecords = std::function<bool(std::span<const std::string_view> records)>;
+/// Likewise of a log that is being checked, once they verify: `first`, `first + 1`, ...
+using TakeVerified = std::function<bool(Sequence first, std::span<const std::string_view> records)>;
 
 /// What Group::noted_digest said, and for which sequence.
 struct NotedAt {

@@ -1,9 +1,11 @@
 #include "storage/log_check.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <iterator>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -19,6 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "storage/bytes.h"
 #include "storage/chunk_reader.h"
 #include "storage/data_directory.h"
 #include "storage/database.h"
@@ -32,6 +35,11 @@ constexpr const char* kCheckArgument = "--check-log-for-parent";
 // Of the child.
 constexpr int kVerdictDescriptor = 3;
 constexpr int kProgressDescriptor = 4;
+constexpr int kChunksDescriptor = 5;
+constexpr int kFirstFreeDescriptor = 6;
+
+/// Of the pipe that the chunks come through: several of the usual size.
+constexpr int kPipeBytes = 1 << 20;
 
 constexpr int kAskCancelledMs = 100;
 
@@ -57,18 +65,18 @@ std::optional<LogId> log_id_of(const Json& json) {
   return json.is_null() ? std::nullopt : std::optional(json.get<LogId>());
 }
 
-/// Without the path, which need not be UTF-8.
-std::string encode(const LogCheck& check) {
+/// Without the path, which need not be UTF-8. `pass_on`: the parent wants the chunks.
+std::string encode(const LogCheck& check, bool pass_on) {
   const Json json = {{"log_id", to_json(check.log_id)},
                      {"sequence", check.anchor.sequence},
                      {"root", check.anchor.root},
                      {"start", to_json(check.start)},
-                     {"last_chunk", check.last_chunk ? Json(*check.last_chunk) : Json()}};
+                     {"last_chunk", check.last_chunk ? Json(*check.last_chunk) : Json()},
+                     {"pass_on", pass_on}};
   return json.dump();
 }
 
-LogCheck decode_check(const std::string& database, const std::string& text) {
-  const Json json = Json::parse(text);
+LogCheck decode_check(const std::string& database, const Json& json) {
   LogCheck check;
   check.database = database;
   check.log_id = log_id_of(json.at("log_id"));
@@ -147,6 +155,54 @@ class Descriptor {
   int number_;
 };
 
+/// A copy, apart from those that a child has for something else; negative: there is none.
+int apart(int descriptor) { return ::fcntl(descriptor, F_DUPFD_CLOEXEC, kFirstFreeDescriptor); }
+
+bool write_all(int descriptor, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return true;
+}
+
+/// Chunks on their way through a pipe, each behind its size.
+class PassedChunks {
+ public:
+  explicit PassedChunks(const TakeVerified& take) : take_(take) {}
+
+  static bool send(int descriptor, std::string_view chunk) {
+    char size[4];
+    put_little(size, static_cast<std::uint32_t>(chunk.size()));
+    return write_all(descriptor, {size, sizeof size}) && write_all(descriptor, chunk);
+  }
+
+  /// Reads what is there, and gives out what is whole. False: that was all, or no more is wanted.
+  bool receive(int descriptor) {
+    const std::size_t had = bytes_.size();
+    bytes_.resize(had + kPipeBytes);
+    const ssize_t read = ::read(descriptor, bytes_.data() + had, kPipeBytes);
+    bytes_.resize(had + static_cast<std::size_t>(std::max<ssize_t>(read, 0)));
+    if (read <= 0) return read < 0 && errno == EINTR;
+    std::string_view rest = bytes_;
+    while (rest.size() >= sizeof(std::uint32_t)) {
+      const std::size_t size = get_little<std::uint32_t>(rest.data());
+      if (rest.size() - sizeof(std::uint32_t) < size) break;
+      const Result<Chunk> chunk = decode_chunk(rest.substr(sizeof(std::uint32_t), size));
+      if (!chunk.ok() || !take_(chunk->header.first, chunk->records)) return false;
+      rest.remove_prefix(sizeof(std::uint32_t) + size);
+    }
+    bytes_.erase(0, bytes_.size() - rest.size());
+    return true;
+  }
+
+ private:
+  const TakeVerified& take_;
+  std::string bytes_;
+};
+
 /// How far a child is, in memory that it writes and that outlives it.
 class SharedProgress {
  public:
@@ -176,11 +232,11 @@ class SharedProgress {
     numbers_->sequence.store(end.sequence(), std::memory_order_relaxed);
   }
 
-  /// A descriptor to share one with, apart from those that a child has for something else; negative: there is none.
+  /// A descriptor to share one with; negative: there is none.
   static int make() {
     const Descriptor memory(::memfd_create("log check", MFD_CLOEXEC));
     if (memory.number() < 0 || ::ftruncate(memory.number(), sizeof(Numbers)) != 0) return -1;
-    return ::fcntl(memory.number(), F_DUPFD_CLOEXEC, kProgressDescriptor + 1);
+    return apart(memory.number());
   }
 
  private:
@@ -193,9 +249,10 @@ class SharedProgress {
   Numbers* numbers_{};
 };
 
-Result<pid_t> spawn_check(const LogCheck& check, int verdict_to, int progress_to) {
+/// `chunks_to` is negative where nobody wants them.
+Result<pid_t> spawn_check(const LogCheck& check, int verdict_to, int progress_to, int chunks_to) {
   std::string database = check.database;
-  std::string request = encode(check);
+  std::string request = encode(check, chunks_to >= 0);
   std::string argument = kCheckArgument;
   std::string name = "tensorforge-log-check";
   char* const argv[] = {name.data(), argument.data(), database.data(), request.data(), nullptr};
@@ -203,6 +260,7 @@ Result<pid_t> spawn_check(const LogCheck& check, int verdict_to, int progress_to
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, verdict_to, kVerdictDescriptor);
   posix_spawn_file_actions_adddup2(&actions, progress_to, kProgressDescriptor);
+  if (chunks_to >= 0) posix_spawn_file_actions_adddup2(&actions, chunks_to, kChunksDescriptor);
   pid_t child = 0;
   const int error = posix_spawn(&child, "/proc/self/exe", &actions, nullptr, argv, environ);
   posix_spawn_file_actions_destroy(&actions);
@@ -210,20 +268,29 @@ Result<pid_t> spawn_check(const LogCheck& check, int verdict_to, int progress_to
   return child;
 }
 
-/// All that is written to `descriptor`. nullopt: `go_on`, asked several times a second, says no before its end.
-std::optional<std::string> read_all(int descriptor, const std::function<bool()>& go_on) {
+/// A child's verdict, all that it writes; what comes through `chunks` goes to `passed` meanwhile, unless it is closed.
+/// nullopt: `go_on`, asked several times a second, says no before the end of both.
+std::optional<std::string> read_all(int verdict, Descriptor& chunks, PassedChunks& passed,
+                                    const std::function<bool()>& go_on) {
   std::string all;
   char buffer[4096];
-  for (;;) {
+  bool is_whole = false;
+  while (!is_whole || chunks.number() >= 0) {
     if (!go_on()) return std::nullopt;
-    pollfd ready{descriptor, POLLIN, 0};
+    pollfd ready[] = {{is_whole ? -1 : verdict, POLLIN, 0}, {chunks.number(), POLLIN, 0}};
     // A signal that cancels wakes it; the time is for one that comes just before the call.
-    if (::poll(&ready, 1, kAskCancelledMs) <= 0) continue;
-    const ssize_t read = ::read(descriptor, buffer, sizeof buffer);
+    if (::poll(ready, std::size(ready), kAskCancelledMs) <= 0) continue;
+    if (ready[1].revents != 0 && !passed.receive(chunks.number())) chunks.close();
+    if (ready[0].revents == 0) continue;
+    const ssize_t read = ::read(verdict, buffer, sizeof buffer);
     if (read < 0 && errno == EINTR) continue;
-    if (read <= 0) return all;
-    all.append(buffer, static_cast<std::size_t>(read));
+    if (read > 0) {
+      all.append(buffer, static_cast<std::size_t>(read));
+    } else {
+      is_whole = true;
+    }
   }
+  return all;
 }
 
 /// How a child ended.
@@ -252,19 +319,30 @@ absl::Status why_it_ended(int status) {
   }
 }
 
-Ended run_child(const LogCheck& check, const std::function<bool()>& cancelled, const CheckProgress& progress) {
+Ended run_child(const LogCheck& check, const std::function<bool()>& cancelled, const CheckProgress& progress,
+                const TakeVerified& take) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return {system_error("make a pipe", errno), "", 0};
   const Descriptor verdict_from(ends[0]);
   Descriptor verdict_to(ends[1]);
+  int chunk_ends[2] = {-1, -1};
+  if (take && ::pipe2(chunk_ends, O_CLOEXEC) != 0) return {system_error("make a pipe", errno), "", 0};
+  Descriptor chunks_from(chunk_ends[0]);
+  const int chunks_apart = take ? apart(chunk_ends[1]) : -1;
+  Descriptor(chunk_ends[1]).close();
+  Descriptor chunks_to(chunks_apart);
+  if (take && chunks_apart < 0) return {system_error("make a pipe", errno), "", 0};
+  ::fcntl(chunks_apart, F_SETPIPE_SZ, kPipeBytes);  // as it is where that is more than is allowed
   const Descriptor shared(SharedProgress::make());
   if (shared.number() < 0) return {system_error("share memory with the check of the log", errno), "", 0};
   const SharedProgress verified(shared.number());
-  const Result<pid_t> child = spawn_check(check, verdict_to.number(), shared.number());
+  const Result<pid_t> child = spawn_check(check, verdict_to.number(), shared.number(), chunks_to.number());
   if (!child.ok()) return {child.status(), "", 0};
   verdict_to.close();
+  chunks_to.close();
 
-  std::optional<std::string> verdict = read_all(verdict_from.number(), [&] {
+  PassedChunks passed(take);
+  std::optional<std::string> verdict = read_all(verdict_from.number(), chunks_from, passed, [&] {
     if (progress) progress(std::max(verified.get().sequence, check.start.sequence()));
     return !cancelled || !cancelled();
   });
@@ -278,20 +356,10 @@ Ended run_child(const LogCheck& check, const std::function<bool()>& cancelled, c
   return {why_it_ended(status), "", verified.get().chunk_number};
 }
 
-bool write_all(int descriptor, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return false;
-    bytes.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return true;
-}
-
 }  // namespace
 
 LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const LogCheck& check,
-                     const std::function<void(const LogPoint& end)>& on_chunk) {
+                     const std::function<void(const LogPoint& end, const Chunk&)>& on_chunk) {
   LogVerdict verdict;
   const Result<std::unique_ptr<Database>> opened = Database::open_read_only(files, check.database, &verdict.warnings);
   if (!opened.ok()) {
@@ -302,8 +370,8 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
   const Database& database = **opened;
   const absl::Status meta = check_meta(database, check.log_id, verdict);
   CheckedLog checked =
-      check_chunks(*database.chunks(), check.start, check.anchor, [&](const LogPoint& end, const Chunk&) {
-        if (on_chunk) on_chunk(end);
+      check_chunks(*database.chunks(), check.start, check.anchor, [&](const LogPoint& end, const Chunk& chunk) {
+        if (on_chunk) on_chunk(end, chunk);
         return !check.last_chunk || end.chunk_number < *check.last_chunk;
       });
   verdict.end = checked.end;
@@ -323,9 +391,9 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
 }
 
 LogVerdict check_log_in_child(const LogCheck& check, const std::function<bool()>& cancelled,
-                              const CheckProgress& progress) {
+                              const CheckProgress& progress, const TakeVerified& take) {
   if (!main_answers_checks) return failed(absl::InternalError("main() does not call run_log_check_if_asked()"));
-  const Ended ended = run_child(check, cancelled, progress);
+  const Ended ended = run_child(check, cancelled, progress, take);
   if (ended.problem.ok()) return decode_verdict(ended.verdict);
   if (!absl::IsDataLoss(ended.problem)) return failed(ended.problem);
 
@@ -335,7 +403,7 @@ LogVerdict check_log_in_child(const LogCheck& check, const std::function<bool()>
   if (ended.verified > check.start.chunk_number) {
     LogCheck again = check;
     again.last_chunk = ended.verified;
-    const Ended up_to_there = run_child(again, cancelled, progress);
+    const Ended up_to_there = run_child(again, cancelled, progress, {});
     if (!up_to_there.problem.ok() && !absl::IsDataLoss(up_to_there.problem)) return failed(up_to_there.problem);
     if (up_to_there.problem.ok()) verdict = decode_verdict(up_to_there.verdict);
   }
@@ -362,11 +430,19 @@ std::optional<int> run_log_check_if_asked(int argc, char** argv, std::shared_ptr
   const rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
 
+  std::signal(SIGPIPE, SIG_IGN);  // nobody may want the chunks any more
+
   SharedProgress verified(kProgressDescriptor);
   LogVerdict verdict;
   try {
     if (!files) files = rocksdb::FileSystem::Default();
-    verdict = check_log(files, decode_check(argv[2], argv[3]), [&](const LogPoint& end) { verified.set(end); });
+    const Json request = Json::parse(argv[3]);
+    bool passes_on = request.at("pass_on").get<bool>();
+    verdict = check_log(files, decode_check(argv[2], request), [&](const LogPoint& end, const Chunk& chunk) {
+      verified.set(end);
+      passes_on = passes_on && PassedChunks::send(kChunksDescriptor, chunk.value);
+    });
+    if (request.at("pass_on").get<bool>()) ::close(kChunksDescriptor);
   } catch (const std::bad_alloc&) {
     verdict = failed(absl::UnavailableError("there is not enough memory to check the log"));
   }

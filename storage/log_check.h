@@ -40,17 +40,18 @@ struct LogVerdict {
 };
 
 /// Checks a database that nobody writes to, and writes nothing itself. What is damaged may end the process.
-/// `on_chunk` is told where each chunk ends that verifies.
+/// `on_chunk` is told of each chunk that verifies, and where it ends.
 LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>&, const LogCheck&,
-                     const std::function<void(const LogPoint& end)>& on_chunk = {});
+                     const std::function<void(const LogPoint& end, const Chunk&)>& on_chunk = {});
 
 using CheckProgress = std::function<void(Sequence verified)>;
 
 /// The same in a child process. If that crashes, the chunks which it had verified are what the verdict is about; if it
 /// is killed, there is none. main() has called run_log_check_if_asked(); kInternal otherwise. `cancelled` is asked
 /// several times a second, and ends the check with kCancelled; so is `progress` told up to which sequence it is
-/// verified.
+/// verified. `take` gets the records from where the check starts while it goes on, in the calling thread. All of them,
+/// where it wants them and the log is whole; else some, perhaps none, without a gap.
 LogVerdict check_log_in_child(const LogCheck&, const std::function<bool()>& cancelled = {},
-                              const CheckProgress& progress = {});
+                              const CheckProgress& progress = {}, const TakeVerified& take = {});
 
 }  // namespace tensorforge::storage

@@ -44,9 +44,13 @@ std::optional<MemoryBlock> State::block(std::string_view device_id, std::string_
 }
 
 void State::prefetch(PrefetchStep step, std::string_view device_id, std::string_view block_id) const {
-  const Pool* const found = pool(device_id);
   const auto id = parse_entity_id(kBlockIdPrefix, block_id);
-  if (found != nullptr && id) found->prefetch(step, *id);
+  if (id) prefetch(step, device_id, *id);
+}
+
+void State::prefetch(PrefetchStep step, std::string_view device_id, EntityId block) const {
+  const Pool* const found = pool(device_id);
+  if (found != nullptr) found->prefetch(step, block);
 }
 
 std::vector<MemoryBlock> State::blocks(std::string_view device_id, std::size_t from_offset, std::size_t limit) const {

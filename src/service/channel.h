@@ -34,6 +34,15 @@ class Channel {
     changed_.notify_all();
     return value;
   }
+  /// nullopt: there is none now.
+  std::optional<T> try_pop() {
+    const std::lock_guard lock(mutex_);
+    if (values_.empty()) return std::nullopt;
+    std::optional<T> value(std::move(values_.front()));
+    values_.pop_front();
+    changed_.notify_all();
+    return value;
+  }
   /// Either side: there will be no more.
   void close() {
     const std::lock_guard lock(mutex_);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -17,6 +18,8 @@ namespace {
 /// Few enough to stay in the cache between the threads, many enough that these seldom wait for each other.
 constexpr std::size_t kBatchRecords = 512, kBatchBytes = std::size_t{1} << 20U;
 constexpr std::size_t kBatchesUnderWay = 8;
+/// Records from one step of a prefetch to the next: each takes about a microsecond.
+constexpr std::size_t kPrefetchAhead = 4;
 
 absl::Status at_record(Sequence sequence, const absl::Status& status) {
   return {status.code(), fmt::format("record {}: {}", sequence, std::string(status.message()))};
@@ -28,29 +31,17 @@ struct Batch {
   absl::Status status;
 };
 
-/// Reads and decodes on a thread of its own.
-class Decoder {
+/// Records on their way from a thread that decodes them to one that applies them.
+class DecodedRecords {
  public:
-  /// `first` is the sequence of the first record that `scan` gives.
-  Decoder(const Scan& scan, Sequence first) : next_(first), thread_([this, &scan] { run(scan); }) {}
-  ~Decoder() {
-    batches_.close();
-    thread_.join();
-  }
-  Decoder(const Decoder&) = delete;
-  Decoder& operator=(const Decoder&) = delete;
+  /// `first` is the sequence of the first record.
+  explicit DecodedRecords(Sequence first) : next_(first) {}
 
-  /// nullopt: that were all.
-  std::optional<Batch> next() { return batches_.pop(); }
+  // Of the thread that decodes.
 
- private:
-  void run(const Scan& scan) {
-    const absl::Status scanned = scan([this](std::span<const std::string_view> records) { return take(records); });
-    if (batch_.status.ok()) batch_.status = scanned;
-    if (!batch_.records.empty() || !batch_.status.ok()) hand_over();
-    batches_.close();
-  }
+  /// False: no more are wanted, or one is damaged.
   bool take(std::span<const std::string_view> records) {
+    if (!wanted_ || !batch_.status.ok()) return false;
     for (const std::string_view bytes : records) {
       Result<Record> record = codec::decode_record(std::as_bytes(std::span(bytes)));
       if (!record.ok()) {
@@ -60,38 +51,107 @@ class Decoder {
       ++next_;
       batch_.records.push_back(*std::move(record));
       batch_bytes_ += bytes.size();
-      const bool full = batch_.records.size() == kBatchRecords || batch_bytes_ >= kBatchBytes;
-      if (full && !hand_over()) return false;
+      if (batch_.records.size() == kBatchRecords || batch_bytes_ >= kBatchBytes) hand_over();
+      if (!wanted_) return false;
     }
     return true;
   }
-  bool hand_over() {
-    const bool wanted = batches_.push(std::exchange(batch_, {}));
+  /// There are no more, for the reason that `status` gives.
+  void end(const absl::Status& status) {
+    if (batch_.status.ok()) batch_.status = status;
+    if (!batch_.records.empty() || !batch_.status.ok()) hand_over();
+    batches_.close();
+  }
+
+  // Of the thread that applies.
+
+  /// nullopt: that were all.
+  std::optional<Batch> next() { return batches_.pop(); }
+  /// What is left of them: whoever made it frees it, while there is something else to do here.
+  void give_back(Batch&& batch) { used_.push(std::move(batch.records)); }
+
+  /// Of either: there is nothing more to do.
+  void close() { batches_.close(); }
+
+ private:
+  void hand_over() {
+    wanted_ = batches_.push(std::exchange(batch_, {}));
     batch_bytes_ = 0;
+    if (auto used = used_.try_pop()) {
+      used->clear();
+      batch_.records = *std::move(used);
+    }
     batch_.records.reserve(kBatchRecords);
-    return wanted;
   }
 
   Channel<Batch> batches_{kBatchesUnderWay};
+  Channel<std::vector<Record>> used_{kBatchesUnderWay + 2};  // with those that either thread has: never full
   Batch batch_;
   std::size_t batch_bytes_{};
+  bool wanted_{true};
   Sequence next_;
-  std::thread thread_;  // the last: it uses the others
 };
 
-/// Tells where the writer noted another digest than that of `state`.
-absl::Status compare(const storage::Log& log, const State& state, const ReplayOptions& options) {
-  const Result<std::optional<std::string>> bytes = log.noted_digest(state.sequence);
-  if (!bytes.ok()) return bytes.status();
-  if (!*bytes) return absl::OkStatus();
-  const Result<NotedDigest> noted = decode_noted_digest(**bytes);
-  if (!noted.ok()) return noted.status();
-  const NotedDigest replayed = noted_digest(state);
-  if (*noted != replayed) options.on_contradiction({*noted, replayed});
-  return absl::OkStatus();
+/// Reads and decodes on a thread of its own.
+class Decoder {
+ public:
+  /// `first` is the sequence of the first record that `scan` gives.
+  Decoder(const Scan& scan, Sequence first)
+      : records_(first), thread_([this, &scan] {
+          records_.end(scan([this](std::span<const std::string_view> records) { return records_.take(records); }));
+        }) {}
+  ~Decoder() {
+    records_.close();
+    thread_.join();
+  }
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  /// nullopt: that were all.
+  std::optional<Batch> next() { return records_.next(); }
+  void give_back(Batch&& batch) { records_.give_back(std::move(batch)); }
+
+ private:
+  DecodedRecords records_;
+  std::thread thread_;  // the last: it uses the other
+};
+
+/// Tells the memory what the records behind the one that is applied next will look at, some for each step.
+void prefetch_ahead(const State& state, const std::vector<Record>& records, std::size_t next) {
+  std::size_t ahead = kPrefetchAhead * std::size(kPrefetchSteps);
+  for (const PrefetchStep step : kPrefetchSteps) {
+    if (next + ahead < records.size()) prefetch(state, step, records[next + ahead].event);
+    ahead -= kPrefetchAhead;
+  }
 }
 
+/// The places where whoever writes the log notes the digests: the first end of a command in each interval.
+class NotedPlaces {
+ public:
+  explicit NotedPlaces(Sequence from) : interval_(from / kNotedDigestInterval) {}
+  /// Asked after each record.
+  bool is_one(Sequence end) {
+    return std::exchange(interval_, end / kNotedDigestInterval) != end / kNotedDigestInterval;
+  }
+
+ private:
+  Sequence interval_;
+};
+
 }  // namespace
+
+absl::Status compare_digests(const storage::Log& log, const std::vector<NotedDigest>& replayed,
+                             const std::function<void(const Contradiction&)>& on_contradiction) {
+  for (const NotedDigest& digest : replayed) {
+    const Result<std::optional<std::string>> bytes = log.noted_digest(digest.sequence);
+    if (!bytes.ok()) return bytes.status();
+    if (!*bytes) continue;
+    const Result<NotedDigest> noted = decode_noted_digest(**bytes);
+    if (!noted.ok()) return noted.status();
+    if (*noted != digest) on_contradiction({*noted, digest});
+  }
+  return absl::OkStatus();
+}
 
 Replay::Replay(Sequence until, const SessionLimits& limits) : until_(until), done_(until == 0) {
   state_.sessions = Sessions(limits);
@@ -106,7 +166,7 @@ absl::Status Replay::add(std::span<const std::byte> bytes) {
   return at_record(state_.sequence + command_.size() + 1, record.status());
 }
 
-absl::Status Replay::add(Record record) {
+absl::Status Replay::add(Record&& record) {
   if (done_) return absl::OkStatus();
   if (record.part != command_.size() || record.part >= record.parts ||
       (!command_.empty() && record.parts != command_.front().parts)) {
@@ -142,18 +202,20 @@ absl::Status Replay::finish() const {
 Result<State> replay_log(State from, const storage::Log& log, const Scan& scan, const ReplayOptions& options) {
   const Sequence log_end = log.durable_head().sequence;
   const Sequence end = std::min(log_end, options.until);
-  Sequence noted_interval = from.sequence / kNotedDigestInterval;
+  NotedPlaces noted(from.sequence);
   Replay replay(std::move(from), options.until);
   Decoder decoder(scan, replay.state().sequence + 1);
   while (std::optional<Batch> batch = decoder.next()) {
-    for (Record& record : batch->records) {
-      if (absl::Status status = replay.add(std::move(record)); !status.ok()) return status;
-      if (options.on_contradiction && replay.state().sequence / kNotedDigestInterval != noted_interval) {
-        noted_interval = replay.state().sequence / kNotedDigestInterval;
-        if (absl::Status status = compare(log, replay.state(), options); !status.ok()) return status;
+    for (std::size_t i = 0; i < batch->records.size(); ++i) {
+      prefetch_ahead(replay.state(), batch->records, i);
+      if (absl::Status status = replay.add(std::move(batch->records[i])); !status.ok()) return status;
+      if (options.on_contradiction && noted.is_one(replay.state().sequence)) {
+        absl::Status status = compare_digests(log, {noted_digest(replay.state())}, options.on_contradiction);
+        if (!status.ok()) return status;
       }
     }
     if (!batch->status.ok()) return batch->status;
+    decoder.give_back(*std::move(batch));
     if (replay.done()) break;
     if (options.progress && !options.progress(replay.state().sequence, end)) {
       return absl::CancelledError("the replay was cancelled");
@@ -166,6 +228,60 @@ Result<State> replay_log(State from, const storage::Log& log, const Scan& scan, 
   }
   return replay.take();
 }
+
+class ReplayBeside::Impl {
+ public:
+  explicit Impl(State from)
+      : records_(from.sequence + 1), noted_(from.sequence), replay_(std::move(from)), thread_([this] { apply(); }) {}
+  ~Impl() {
+    records_.close();
+    if (thread_.joinable()) thread_.join();
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  bool take(std::span<const std::string_view> records) { return records_.take(records); }
+
+  Result<Replayed> finish() {
+    records_.end(absl::OkStatus());
+    thread_.join();
+    if (status_.ok()) status_ = replay_.finish();
+    if (!status_.ok()) return status_;
+    return Replayed{replay_.take(), std::move(digests_)};
+  }
+
+ private:
+  void apply() {
+    while (std::optional<Batch> batch = records_.next()) {
+      for (std::size_t i = 0; i < batch->records.size(); ++i) {
+        prefetch_ahead(replay_.state(), batch->records, i);
+        status_ = replay_.add(std::move(batch->records[i]));
+        if (!status_.ok()) return records_.close();
+        if (noted_.is_one(replay_.state().sequence)) digests_.push_back(noted_digest(replay_.state()));
+      }
+      status_ = batch->status;
+      if (!status_.ok()) return records_.close();
+      records_.give_back(*std::move(batch));
+    }
+  }
+
+  DecodedRecords records_;
+  NotedPlaces noted_;
+  Replay replay_;
+  absl::Status status_;
+  std::vector<NotedDigest> digests_;
+  std::thread thread_;  // the last: it uses the others
+};
+
+ReplayBeside::ReplayBeside(State from) : next_(from.sequence + 1), impl_(std::make_unique<Impl>(std::move(from))) {}
+ReplayBeside::~ReplayBeside() = default;
+
+bool ReplayBeside::take(std::span<const std::string_view> records) {
+  next_ += records.size();
+  return impl_->take(records);
+}
+
+Result<ReplayBeside::Replayed> ReplayBeside::finish() { return impl_->finish(); }
 
 Result<State> recover(const storage::Log& log, const Progress& progress, const SessionLimits& limits) {
   State empty;
@@ -201,7 +317,7 @@ storage::Group start_incarnation(State& state, IncarnationCause cause, const Has
   group.first = record.sequence;
   group.incarnation = incarnation;
   group.add({codec::encode_record(record).value()});  // small, so it fits
-  const absl::Status applied = apply_record(state, record);
+  const absl::Status applied = apply_record(state, std::move(record));
   assert(applied.ok());
   static_cast<void>(applied);
   return group;

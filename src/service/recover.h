@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,7 +29,7 @@ class Replay {
   /// Takes the next record. kDataLoss: it is damaged, or not the one that comes next. kUnimplemented: a newer version
   /// wrote it.
   absl::Status add(std::span<const std::byte> record);
-  absl::Status add(Record record);
+  absl::Status add(Record&& record);
   /// After the last record. kDataLoss: the log ends inside a command, before `until`.
   absl::Status finish() const;
 
@@ -66,6 +68,38 @@ struct ReplayOptions {
 /// kCancelled: `progress` said so.
 using Scan = std::function<absl::Status(const storage::VisitRecords&)>;
 Result<State> replay_log(State from, const storage::Log&, const Scan& scan, const ReplayOptions&);
+
+/// Replays records beside whoever has them: they are decoded where they are given, and applied on a thread of its own.
+///
+/// Threads: one.
+class ReplayBeside {
+ public:
+  explicit ReplayBeside(State from);
+  ~ReplayBeside();
+  ReplayBeside(const ReplayBeside&) = delete;
+  ReplayBeside& operator=(const ReplayBeside&) = delete;
+
+  /// The sequence of the record that is to be given next.
+  Sequence next() const { return next_; }
+  /// Records of whole commands. False: no more are wanted, and finish() says why.
+  bool take(std::span<const std::string_view> records);
+
+  struct Replayed {
+    State state;
+    std::vector<NotedDigest> digests;  ///< of the state, where the writer of the log noted its own
+  };
+  /// After the last record, once: the state there. Errors as Replay's.
+  Result<Replayed> finish();
+
+ private:
+  class Impl;
+  Sequence next_;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Tells `on_contradiction` where another digest is noted in the log than one of `replayed`.
+absl::Status compare_digests(const storage::Log&, const std::vector<NotedDigest>& replayed,
+                             const std::function<void(const Contradiction&)>& on_contradiction);
 
 /// Replays the whole durable log. Errors as replay_log().
 Result<State> recover(const storage::Log&, const Progress& progress = {}, const SessionLimits& limits = {});

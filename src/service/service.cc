@@ -65,9 +65,13 @@ struct Prefetch {
   PrefetchStep step;
 
   void operator()(const query::GetModel& q) const { state.registry.prefetch(step, q.model_id, q.version); }
-  void operator()(const registry::RegisterModel& c) const { change(c.model.model_id, c.model.version); }
-  void operator()(const registry::TransitionState& c) const { change(c.model_id, c.version); }
-  void operator()(const registry::RecordValidation& c) const { change(c.validation.model_id, c.validation.version); }
+  void operator()(const registry::RegisterModel& c) const {
+    prefetch_version(state, step, c.model.model_id, c.model.version);
+  }
+  void operator()(const registry::TransitionState& c) const { prefetch_version(state, step, c.model_id, c.version); }
+  void operator()(const registry::RecordValidation& c) const {
+    prefetch_version(state, step, c.validation.model_id, c.validation.version);
+  }
   template <class C>
   requires requires(C c) {
     c.device_id;
@@ -80,12 +84,6 @@ struct Prefetch {
   }
   template <class Other>
   void operator()(const Other&) const {}
-
- private:
-  void change(const std::string& model_id, const registry::ModelVersion& version) const {
-    state.registry.prefetch(step, model_id, version);
-    if (step == PrefetchStep::Index) state.last_of_stream.prefetch(StreamRef{"model/", model_id});
-  }
 };
 
 absl::Status check_unchanged(const State& state, const std::string& stream, Sequence if_sequence) {

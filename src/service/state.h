@@ -12,6 +12,7 @@
 #include "codec/record.h"
 #include "gpu_memory/state_machine.h"
 #include "platform/digest.h"
+#include "platform/prefetch.h"
 #include "platform/result.h"
 #include "registry/state_machine.h"
 #include "service/sessions.h"
@@ -66,14 +67,19 @@ struct State {
   Digest digest() const;
 };
 
+/// For a change of this version.
+void prefetch_version(const State&, PrefetchStep, std::string_view model_id, const registry::ModelVersion&);
+/// For an event that is applied soon: what most are about, a model version or a block.
+void prefetch(const State&, PrefetchStep, const Event&);
+
 /// Applies the event to the domain that it belongs to, and nothing else.
 /// What a moved event holds is taken over.
-void apply_event(State&, Event);
+void apply_event(State&, Event&&);
 /// Takes up what else a record says: its place and time in the log, its streams, its session, its incarnation.
 /// kDataLoss: not the record that comes next.
 absl::Status apply_log_facts(State&, const Record&);
 /// Both: what replay does with each record.
-absl::Status apply_record(State&, Record);
+absl::Status apply_record(State&, Record&&);
 
 /// What goes into Group::noted_digest: the sequence and the digests of registry, gpu_memory and checkpoint there, each
 /// number 8 bytes, little endian (sequence, then low and high half of each digest): 56 bytes.

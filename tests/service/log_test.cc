@@ -1,8 +1,10 @@
 // Reading the log back: recovery, replay up to a sequence, and the reads that clients ask for.
+#include <algorithm>
 #include <limits>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -132,6 +134,63 @@ TEST_F(LogTest, RecoveryStopsAtDamage) {
   flush();
   journal_->damage(2);
   EXPECT_EQ(service::recover(*journal_).status().code(), StatusCode::kDataLoss);
+}
+
+TEST_F(LogTest, ReplaysBesideWhoHasTheRecords) {
+  for (int i = 0; i < 2'000; ++i) run(register_model("m" + std::to_string(i)));
+  flush();
+  const auto all = journal_->read(1, 10'000, std::size_t{64} << 20U);
+  ASSERT_EQ(all->records.size(), 2'001u);
+  const std::vector<std::string_view> views(all->records.begin(), all->records.end());
+  for (const std::size_t some : {1U, 7U, 3'000U}) {
+    service::ReplayBeside replay({});
+    for (std::size_t at = 0; at < views.size(); at += some) {
+      EXPECT_EQ(replay.next(), at + 1);
+      EXPECT_TRUE(replay.take(std::span(views).subspan(at, std::min(some, views.size() - at))));
+    }
+    const auto replayed = replay.finish();
+    ASSERT_TRUE(replayed.ok()) << replayed.status();
+    EXPECT_EQ(replayed->state.sequence, 2'001u);
+    EXPECT_EQ(replayed->state.digest(), state().digest());
+  }
+  service::ReplayBeside unfinished({});
+  EXPECT_TRUE(unfinished.take(views));
+}
+
+TEST_F(LogTest, AReplayBesideTellsWhatItCannotTake) {
+  run(register_model("a"));
+  flush();
+  const auto all = journal_->read(1, 10, 10'000);
+  const std::vector<std::string_view> wrong_order{all->records[1], all->records[0]};
+  const std::vector<std::string_view> garbage{all->records[0], "garbage"};
+  for (const auto& [records, says] :
+       {std::pair(wrong_order, "record 2 stands where record 1 belongs"), std::pair(garbage, "record 2: ")}) {
+    service::ReplayBeside replay({});
+    for (int i = 0; i < 100'000 && replay.take(records); ++i) {
+    }
+    EXPECT_FALSE(replay.take(records)) << "no more are wanted, once it is known";
+    const absl::Status status = replay.finish().status();
+    EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(says));
+  }
+}
+
+TEST_F(LogTest, TellsWhereAnotherDigestIsNoted) {
+  run(register_model("a"));
+  service_->note_digest_at_end();
+  flush();
+  const service::NotedDigest right = service::noted_digest(state());
+  service::NotedDigest wrong = right;
+  wrong.registry.low ^= 1;
+  service::NotedDigest elsewhere = wrong;
+  --elsewhere.sequence;
+  std::vector<service::NotedDigest> told;
+  const auto tell = [&](const service::Contradiction& found) {
+    EXPECT_EQ(found.noted, right);
+    told.push_back(found.replayed);
+  };
+  EXPECT_TRUE(service::compare_digests(*journal_, {elsewhere, right, wrong}, tell).ok());
+  EXPECT_THAT(told, testing::ElementsAre(wrong));
 }
 
 TEST_F(LogTest, AReplayIsNeverSilentlyShorterThanTheLog) {

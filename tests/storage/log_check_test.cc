@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -147,6 +149,47 @@ TEST_F(LogCheckTest, TakesAWantOfMemoryForNoVerdict) {
     EXPECT_TRUE(absl::IsUnavailable(status)) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("not enough memory"));
   }
+}
+
+TEST_F(LogCheckTest, PassesOnWhatVerifiesWhileItGoesOn) {
+  std::vector<std::string> passed;
+  OpenOptions how = options();
+  how.take_verified = [&](Sequence first, std::span<const std::string_view> records) {
+    EXPECT_EQ(first, passed.size() + 1);
+    passed.insert(passed.end(), records.begin(), records.end());
+    return true;
+  };
+  {
+    const ReadTrap trap(ReadTrap::Kind::kSignal, SIGABRT, table_, blocks_[3]);
+    EXPECT_EQ(exit_code(expect_untouched(how)), 2);
+  }
+  EXPECT_GE(passed.size(), 9U) << "three blocks lie before the one that nobody can read";
+  EXPECT_LT(passed.size(), kRecords);
+  for (std::size_t i = 0; i < passed.size(); ++i) EXPECT_EQ(passed[i], record_text(i + 1, kRecordBytes));
+  passed.clear();
+  EXPECT_TRUE(Served(how).opening().ok());
+  ASSERT_EQ(passed.size(), kRecords);
+  for (std::size_t i = 0; i < kRecords; ++i) EXPECT_EQ(passed[i], record_text(i + 1, kRecordBytes));
+}
+
+TEST_F(LogCheckTest, ChecksAllOfItWhereNobodyWantsMore) {
+  { EXPECT_TRUE(Served(options()).append(make_group({kRecords, {}, 0}, 100, 60'000)).ok()); }  // more than a pipe holds
+  std::size_t asked = 0;
+  OpenOptions how = options();
+  how.take_verified = [&](Sequence, std::span<const std::string_view>) { return ++asked < 3; };
+  Served served(how);
+  ASSERT_TRUE(served.opening().ok()) << served.opening();
+  EXPECT_EQ(served.end().sequence, kRecords + 100);
+  EXPECT_EQ(asked, 3U);
+}
+
+TEST_F(LogCheckTest, PassesOnNothingWhereALossIsAccepted) {
+  OpenOptions how = options(true);
+  how.take_verified = [](Sequence, std::span<const std::string_view>) {
+    ADD_FAILURE();
+    return false;
+  };
+  EXPECT_TRUE(Served(how).opening().ok());
 }
 
 TEST_F(LogCheckTest, IsCancelledWhileItRuns) {

@@ -1,7 +1,12 @@
 // A start from a snapshot: which one is taken, what of the log is read, and that a snapshot can never make a good log
 // bad or a bad one good.
+#include <chrono>
 #include <filesystem>
+#include <map>
+#include <span>
 #include <string>
+#include <string_view>
+#include <thread>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -38,11 +43,19 @@ class SnapshotOpening : public testing::Test {
   }
 
   OpenOptions plain() const { return {data_.string(), Ack::kAnchor, false, nullptr}; }
-  /// Notes which snapshots are offered, and takes those that read well.
+  /// Notes which snapshots are offered, and takes those that read well, and the records behind.
   OpenOptions from_snapshot() {
     OpenOptions options = plain();
+    options.take_verified = [this](Sequence first, std::span<const std::string_view> records) {
+      if (!taken_.empty() && taken_.rbegin()->first + 1 != first) taken_.clear();
+      EXPECT_TRUE(!taken_.empty() || first == 1 || first == loaded_ + 1);
+      for (const std::string_view record : records) taken_.emplace(first++, record);
+      return true;
+    };
     options.load_snapshot = [this](SnapshotReader& reader) -> absl::Status {
       offered_.push_back(reader.head().at.sequence());
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the check is far ahead meanwhile
+      loaded_ = offered_.back();
       for (;;) {
         const auto page = reader.next();
         if (!page.ok()) return page.status();
@@ -67,8 +80,12 @@ class SnapshotOpening : public testing::Test {
   /// Opens and serves from the snapshot of that sequence; 0: from none.
   void expect_served_from(Sequence sequence) {
     offered_.clear();
+    taken_.clear();
     Served served(from_snapshot());
     ASSERT_TRUE(served.opening().ok()) << served.opening();
+    std::map<Sequence, std::string> behind;
+    for (Sequence i = sequence + 1; i <= kEnd; ++i) behind.emplace(i, record_at(i));
+    EXPECT_EQ(taken_, behind);
     EXPECT_EQ(served.opened().snapshot.sequence(), sequence);
     EXPECT_EQ(served.end().sequence, kEnd);
     ASSERT_TRUE(served.append_each(1).ok());
@@ -101,6 +118,8 @@ class SnapshotOpening : public testing::Test {
   const SnapshotStore store_{nullptr, data_.string()};
   LogId log_id_{};
   std::vector<Sequence> offered_;
+  Sequence loaded_{};
+  std::map<Sequence, std::string> taken_;
 };
 
 TEST_F(SnapshotOpening, TakesTheNewest) {
