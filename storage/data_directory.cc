@@ -235,6 +235,7 @@ class Opening {
     snapshot_ = head.at;
     // A check in this process is for who wants every call in its order.
     const auto when = options_.check_in_process ? std::launch::deferred : std::launch::async;
+    std::future<LogVerdict> checked;  // waited for at last, when nothing that it waits for can fail to come
     std::promise<bool> loaded;
     TakeVerified take;  // behind what was loaded
     if (options_.take_verified) {
@@ -243,7 +244,7 @@ class Opening {
         return is_loaded.get() && options_.take_verified(first, records);
       };
     }
-    std::future<LogVerdict> checked = std::async(when, [&, start = head.at] { return check(true, start, take); });
+    checked = std::async(when, [this, start = head.at, take = std::move(take)] { return check(true, start, take); });
     absl::Status status = options_.load_snapshot(**reader);
     loaded.set_value(status.ok());
     verdict = checked.get();

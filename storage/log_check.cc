@@ -142,13 +142,15 @@ absl::Status system_error(std::string_view doing, int error) {
 /// A file descriptor, closed at the end.
 class Descriptor {
  public:
-  explicit Descriptor(int number) : number_(number) {}
+  explicit Descriptor(int number = -1) : number_(number) {}
   ~Descriptor() { close(); }
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   int number() const { return number_; }
-  void close() {
-    if (number_ >= 0) ::close(std::exchange(number_, -1));
+  void close() { reset(-1); }
+  void reset(int number) {
+    const int before = std::exchange(number_, number);
+    if (before >= 0) ::close(before);
   }
 
  private:
@@ -181,12 +183,11 @@ class PassedChunks {
 
   /// Reads what is there, and gives out what is whole. False: that was all, or no more is wanted.
   bool receive(int descriptor) {
-    const std::size_t had = bytes_.size();
-    bytes_.resize(had + kPipeBytes);
-    const ssize_t read = ::read(descriptor, bytes_.data() + had, kPipeBytes);
-    bytes_.resize(had + static_cast<std::size_t>(std::max<ssize_t>(read, 0)));
+    if (buffer_.size() < held_ + kPipeBytes) buffer_.resize(held_ + kPipeBytes);
+    const ssize_t read = ::read(descriptor, buffer_.data() + held_, kPipeBytes);
     if (read <= 0) return read < 0 && errno == EINTR;
-    std::string_view rest = bytes_;
+    held_ += static_cast<std::size_t>(read);
+    std::string_view rest(buffer_.data(), held_);
     while (rest.size() >= sizeof(std::uint32_t)) {
       const std::size_t size = get_little<std::uint32_t>(rest.data());
       if (rest.size() - sizeof(std::uint32_t) < size) break;
@@ -194,13 +195,15 @@ class PassedChunks {
       if (!chunk.ok() || !take_(chunk->header.first, chunk->records)) return false;
       rest.remove_prefix(sizeof(std::uint32_t) + size);
     }
-    bytes_.erase(0, bytes_.size() - rest.size());
+    held_ = rest.size();
+    std::memmove(buffer_.data(), rest.data(), held_);
     return true;
   }
 
  private:
   const TakeVerified& take_;
-  std::string bytes_;
+  std::vector<char> buffer_;
+  std::size_t held_{};  ///< of it: the beginning of a chunk
 };
 
 /// How far a child is, in memory that it writes and that outlives it.
@@ -325,14 +328,15 @@ Ended run_child(const LogCheck& check, const std::function<bool()>& cancelled, c
   if (::pipe2(ends, O_CLOEXEC) != 0) return {system_error("make a pipe", errno), "", 0};
   const Descriptor verdict_from(ends[0]);
   Descriptor verdict_to(ends[1]);
-  int chunk_ends[2] = {-1, -1};
-  if (take && ::pipe2(chunk_ends, O_CLOEXEC) != 0) return {system_error("make a pipe", errno), "", 0};
-  Descriptor chunks_from(chunk_ends[0]);
-  const int chunks_apart = take ? apart(chunk_ends[1]) : -1;
-  Descriptor(chunk_ends[1]).close();
-  Descriptor chunks_to(chunks_apart);
-  if (take && chunks_apart < 0) return {system_error("make a pipe", errno), "", 0};
-  ::fcntl(chunks_apart, F_SETPIPE_SZ, kPipeBytes);  // as it is where that is more than is allowed
+  Descriptor chunks_from, chunks_to;
+  if (take) {
+    if (::pipe2(ends, O_CLOEXEC) != 0) return {system_error("make a pipe", errno), "", 0};
+    chunks_from.reset(ends[0]);
+    chunks_to.reset(apart(ends[1]));
+    ::close(ends[1]);
+    if (chunks_to.number() < 0) return {system_error("make a pipe", errno), "", 0};
+    ::fcntl(chunks_to.number(), F_SETPIPE_SZ, kPipeBytes);  // it stays smaller where that is not allowed
+  }
   const Descriptor shared(SharedProgress::make());
   if (shared.number() < 0) return {system_error("share memory with the check of the log", errno), "", 0};
   const SharedProgress verified(shared.number());
