@@ -964,10 +964,11 @@ void Engine::check_end() {
   if (connections_.empty() && all_durable) effects_.exit_code = kExitDone;
 }
 
-/// What was decided goes to the journal at once, which begins it at once if it has nothing else to do.
+/// What was decided goes to the journal, which begins it at once if it has nothing else to do.
 void Engine::give_groups() {
   if (!journal_status_.ok()) return;
   const std::size_t before = service_.gathered_bytes();
+  if (groups_in_flight_ > 0 && before < std::min(config_.early_group_bytes, config_.max_gathered_bytes / 8)) return;
   while (std::optional<storage::Group> group = service_.take_group()) effects_.groups.push_back(*std::move(group));
   if (effects_.groups.empty()) return;
   submitted_bytes_ += before;

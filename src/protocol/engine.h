@@ -41,6 +41,9 @@ struct Config {
   /// Records waiting for the disk; then nobody is read from, and from a half on only who has little among them.
   /// Enough for about a thousand records: with more, everybody waits for what few ask.
   std::size_t max_gathered_bytes{std::size_t{512} << 10U};
+  /// Records that go to the journal while it writes others; fewer wait until that is done. No key: where answers wait
+  /// for the anchor, a group that begins early is small and makes them wait for one write more.
+  std::size_t early_group_bytes{std::size_t{64} << 10U};
   std::size_t frames_per_turn{64};       ///< of one connection, before the others have their turn
   std::size_t max_frames_per_turn{512};  ///< of all; then who has not been served yet in this turn gets a few
   std::uint64_t rate_limit_requests{};   ///< of one actor in any rate_limit_window_ms; 0: no limit

@@ -514,9 +514,37 @@ TEST(Engine, NobodyIsReadFromWhileTooMuchWaitsForTheDisk) {
   EXPECT_THAT(bench.replies(2), SizeIs(1));
 }
 
+TEST(Engine, GivesTheJournalWhatIsEnoughWhileItWrites) {
+  for (const std::size_t enough : {std::size_t{0}, std::size_t{1'000}}) {
+    protocol::Config config;
+    config.early_group_bytes = enough;
+    EngineBench bench(config);
+    bench.hello(1);
+    bench.command(1, 1, register_model("m1"));
+    ASSERT_TRUE(bench.journal().sync_waits());
+    protocol::Engine& engine = bench.engine();
+    std::uint64_t number = 1;
+    std::size_t groups = 0;
+    while (groups == 0 && number < 100) {
+      ++number;
+      const std::string frame = frame_of(number, Command(register_model("m" + std::to_string(number))));
+      engine.on_bytes(1, std::as_bytes(std::span(frame)));
+      groups = engine.take_effects().groups.size();
+    }
+    EXPECT_EQ(groups, 1u) << "in one piece";
+    EXPECT_EQ(number == 2, enough == 0);
+    const std::string frame = frame_of(number + 1, Command(register_model("last")));
+    engine.on_bytes(1, std::as_bytes(std::span(frame)));
+    EXPECT_EQ(engine.take_effects().groups.size(), enough == 0 ? 1u : 0u);
+    engine.on_synced(enough == 0 ? 3 : 2);
+    EXPECT_EQ(engine.take_effects().groups.size(), enough == 0 ? 0u : 1u) << "nothing is being written any more";
+  }
+}
+
 TEST(Engine, GroupsThatTheJournalBeganTogetherMakeRoomTogether) {
   protocol::Config config;
   config.max_gathered_bytes = 2'000;
+  config.early_group_bytes = 0;
   EngineBench bench(config);
   bench.hello(1);
   protocol::Engine& engine = bench.engine();
