@@ -170,7 +170,7 @@ void add_crashtest(CLI::App& app, Program& program) {
       *app.add_subcommand("crashtest", "Test that nothing acknowledged is lost, whatever happens to process and disk");
   std::string footer = "Levels, all of them by default:\n";
   for (const crashtest::Level& level : crashtest::levels()) {
-    footer += fmt::format("  {:8}{}\n", level.name, level.description);
+    footer += fmt::format("  {:10}{}\n", level.name, level.description);
   }
   footer +=
       "\nExit code 5: a promise was broken. The first such runs of each level are made smaller, to what still fails, "
