@@ -119,6 +119,8 @@ class Recovery {
                     found.noted.sequence);
     };
     service::State from;
+    // Where a first start begins again, what was replayed is of the database that it set aside.
+    if (replay_ && replay_->next() > log.durable_head().sequence + 1) replay_.reset();
     if (replay_) {
       Result<service::ReplayBeside::Replayed> replayed = replay_->finish();
       if (!replayed.ok()) return replayed.status();

@@ -38,12 +38,14 @@ struct OpenOptions {
   /// Where log ids and incarnations come from; empty: random bytes of the system.
   std::function<void(std::span<std::uint8_t>)> random{};
   /// Takes a snapshot, of this log and not beyond the anchor, to its last page; newest first, until one is taken: the
-  /// check of the log then begins where that ends. Runs beside the check. Empty: snapshots are not looked at.
+  /// check of the log then begins where that ends. Runs beside the check, which waits for it where `take_verified`
+  /// is set and a few MiB lie behind the snapshot. Empty: snapshots are not looked at.
   std::function<absl::Status(SnapshotReader&)> load_snapshot{};
   /// Takes the records of the log while it is checked, each once its chunk is verified, in order: from the end of the
   /// snapshot that was taken last, or from 1; where a check begins anew so do they. What was made of them is worth
-  /// nothing unless the opening succeeds. It is then of this log, perhaps not to its end, and perhaps none came: so it
-  /// is where the check runs in this process, and with `accept_loss`. One thread at a time.
+  /// nothing unless the opening succeeds, and where it goes beyond the end of the log that was opened: an interrupted
+  /// first start begins again. It need not go to that end, and perhaps none came: so it is where the check runs in this
+  /// process, and with `accept_loss`. One thread at a time.
   TakeVerified take_verified{};
   /// Told several times a second how far the check of the log is, and where it ends at least. Any thread.
   std::function<void(Sequence verified, Sequence end)> checking{};

@@ -281,12 +281,15 @@ void Engine::adapt_gather_share() {
   }
 }
 
-/// The disk has begun what gathered so far: what follows is another group.
+/// The disk has begun what gathered so far, up to a noted digest: what follows is another group.
 void Engine::begin_gathering() {
-  adapt_gather_share();
+  if (!group_began_) adapt_gather_share();  // once in a turn
   ++group_number_;
   flood_gathered_ = 0;
+  const auto sealed = std::find_if(given_.begin(), given_.end(), [](const Given& given) { return given.sealed; });
+  const auto waiting = sealed == given_.end() ? sealed : std::next(sealed);
   submitted_bytes_ = 0;
+  for (auto given = waiting; given != given_.end(); ++given) submitted_bytes_ += given->bytes;
   group_began_ = true;
 }
 
@@ -657,7 +660,7 @@ void Engine::on_query(Connection& connection, const Request& request, const Quer
                       "{} is under way: wait for it", verifies ? "a verification of the log" : "a snapshot"))));
   }
   verifies ? read_when_ready(query::VerifyLog{})
-           : read_when_ready(service::TakeSnapshot{service_.seal(groups_in_flight_ == 0)});
+           : read_when_ready(service::TakeSnapshot{service_.seal(given_.empty())});
 }
 
 // ---- answers
@@ -864,10 +867,10 @@ Reply Engine::status_reply() const {
 // ---- the journal
 
 void Engine::on_synced(std::size_t groups) {
-  assert(groups <= groups_in_flight_);
-  groups_in_flight_ -= groups;
+  assert(groups <= given_.size());
+  given_.erase(given_.begin(), given_.begin() + static_cast<std::ptrdiff_t>(groups));
   // The journal may have begun all of them at once, what was thought to wait behind the first too.
-  if (groups_in_flight_ > 0 || submitted_bytes_ > 0) begin_gathering();
+  if (!given_.empty() || submitted_bytes_ > 0) begin_gathering();
 }
 
 void Engine::on_durable(const storage::TreeHead& head) {
@@ -960,7 +963,7 @@ void Engine::check_end() {
   if (now_.boot_ms >= ending_->deadline && durable_ == service_.state().sequence) {
     while (!connections_.empty()) close(*connections_.begin()->second);
   }
-  const bool all_durable = groups_in_flight_ == 0 && durable_ == service_.state().sequence;
+  const bool all_durable = given_.empty() && durable_ == service_.state().sequence;
   if (connections_.empty() && all_durable) effects_.exit_code = kExitDone;
 }
 
@@ -968,11 +971,15 @@ void Engine::check_end() {
 void Engine::give_groups() {
   if (!journal_status_.ok()) return;
   const std::size_t before = service_.gathered_bytes();
-  if (groups_in_flight_ > 0 && before < std::min(config_.early_group_bytes, config_.max_gathered_bytes / 8)) return;
-  while (std::optional<storage::Group> group = service_.take_group()) effects_.groups.push_back(*std::move(group));
+  if (!given_.empty() && before < std::min(config_.early_group_bytes, config_.max_gathered_bytes / 8)) return;
+  const bool at_rest = given_.empty();
+  while (std::optional<storage::Group> group = service_.take_group()) {
+    given_.push_back({group->bytes.size() + group->note_bytes, !group->noted_digest.empty()});
+    effects_.groups.push_back(*std::move(group));
+  }
   if (effects_.groups.empty()) return;
   submitted_bytes_ += before;
-  if (std::exchange(groups_in_flight_, groups_in_flight_ + effects_.groups.size()) == 0) begin_gathering();
+  if (at_rest) begin_gathering();
   boundaries_.push_back(boundary());
 }
 

@@ -141,7 +141,7 @@ class Engine {
   std::size_t connection_count() const { return connections_.size(); }
   /// What counts against max_buffered_bytes now.
   std::size_t buffered_bytes() const { return buffered_ + large_frames_; }
-  /// Of the records that wait for the disk, and not those that it is writing.
+  /// Of the records that wait for the disk, and not those that it is writing, as far as it told of that.
   std::size_t gathered_bytes() const { return submitted_bytes_ + service_.gathered_bytes(); }
 
  private:
@@ -263,9 +263,13 @@ class Engine {
   std::size_t flood_gathered_{};       ///< bytes of it from connections that keep several requests in flight
   std::uint64_t alone_asked_{};        ///< boot clock: when one asked that waits for each answer
   bool turned_away_{};                 ///< somebody took that much, and waits for the next group
-  bool group_began_{};                 ///< since the last effects
-  std::size_t groups_in_flight_{};     ///< given out, and not synced
-  std::size_t submitted_bytes_{};      ///< of those that wait behind the one that is being written
+  struct Given {
+    std::size_t bytes{};
+    bool sealed{};  ///< ends at a noted digest: what is behind it is another write
+  };
+  std::deque<Given> given_;        ///< to the journal, and not synced
+  bool group_began_{};             ///< since the last effects
+  std::size_t submitted_bytes_{};  ///< of those in given_ that wait behind what is being written
   Sequence durable_{};
   Boundary told_;                    ///< the last boundary that is durable
   std::deque<Boundary> boundaries_;  ///< those that are not yet

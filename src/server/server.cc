@@ -123,6 +123,10 @@ class Server::Impl {
  private:
   using ConnectionId = protocol::ConnectionId;
   using ReadId = protocol::ReadId;
+  struct Write {
+    Sequence last{};
+    Clock::time_point begun;
+  };
 
   template <class Handler>
   void post(Handler handler) {
@@ -190,15 +194,22 @@ class Server::Impl {
     first->last = (first + static_cast<std::ptrdiff_t>(groups - 1))->last;
     writes_.erase(first + 1, first + static_cast<std::ptrdiff_t>(groups));
     for (std::size_t i = synced_writes_; i < writes_.size(); ++i) writes_[i].begun = std::max(writes_[i].begun, at);
+    // It was told before, or nothing is to be told: a digest alone.
+    if (first->last <= durable_) end_write(first, durable_at_);
+  }
+  void end_write(std::deque<Write>::iterator write, Clock::time_point at) {
+    const auto took = std::chrono::duration_cast<std::chrono::microseconds>(at - write->begun);
+    if (took.count() > 0) engine_->on_group_commit(static_cast<std::uint32_t>(took.count()));
+    writes_.erase(write);
+    --synced_writes_;
   }
 
   void on_durable(const storage::TreeHead& head, Clock::time_point at) {
     if (!engine_) return serve();
     begin_turn();
-    for (; synced_writes_ > 0 && writes_.front().last <= head.sequence; writes_.pop_front(), --synced_writes_) {
-      const auto took = std::chrono::duration_cast<std::chrono::microseconds>(at - writes_.front().begun);
-      engine_->on_group_commit(static_cast<std::uint32_t>(took.count()));
-    }
+    durable_ = head.sequence;
+    durable_at_ = at;
+    while (synced_writes_ > 0 && writes_.front().last <= durable_) end_write(writes_.begin(), at);
     engine_->on_durable(head);
     consider_snapshot(head.sequence);
   }
@@ -215,6 +226,7 @@ class Server::Impl {
 
   void serve() {
     const storage::TreeHead head = journal_.durable_head();
+    durable_ = head.sequence;
     engine_.emplace(options_.protocol, options_.service, options_.identity, *std::exchange(state_, std::nullopt), head,
                     fill_random, read_clocks());
     engine_->on_free_bytes(journal_.free_bytes());
@@ -478,13 +490,11 @@ class Server::Impl {
   asio::signal_set signals_;
   std::unordered_map<ConnectionId, std::shared_ptr<Connection>> connections_;
   ConnectionId last_connection_{};
-  struct Write {
-    Sequence last{};
-    Clock::time_point begun;
-  };
   std::deque<Write> writes_;     // that are not durable yet, and behind them groups that are not synced
   std::size_t synced_writes_{};  // of them
-  bool start_to_sync_{};         // the group that begins this life of the log, of which the engine does not know
+  Sequence durable_{};           // as last told, ...
+  Clock::time_point durable_at_;
+  bool start_to_sync_{};  // the group that begins this life of the log, of which the engine does not know
   std::optional<SnapshotTaker> snapshots_;
   struct Noted {
     service::NotedDigest digest;

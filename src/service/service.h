@@ -75,7 +75,8 @@ class Service {
   /// Notes the digests with what is gathered last; where nothing is, in a group of its own. For a clean stop.
   void note_digest_at_end();
   /// Ends what is gathered here, with the digests noted, so that a snapshot can be taken where it ends: of these. So it
-  /// does where nothing is, unless the log is `at_rest`: what was taken may wait, and is not to be joined with more.
+  /// does where nothing is, unless the log is `at_rest` (what was taken may wait, and is not to be joined with more) or
+  /// the disk has no room: then no snapshot may be possible there.
   NotedDigest seal(bool at_rest);
 
   /// Bytes of records and notes that wait for a group to be taken.

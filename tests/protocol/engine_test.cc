@@ -541,6 +541,46 @@ TEST(Engine, GivesTheJournalWhatIsEnoughWhileItWrites) {
   }
 }
 
+TEST(Engine, ACleanStopWritesWhatWasKeptBack) {
+  for (const bool has_command : {true, false}) {
+    EngineBench bench;
+    bench.hello(1);
+    bench.command(1, 1, register_model("a"));
+    if (has_command) bench.command(1, 2, register_model("b"));
+    bench.engine().begin_shutdown();
+    bench.carry();
+    EXPECT_EQ(bench.exit_code(), std::nullopt);
+    bench.settle();
+    EXPECT_EQ(bench.exit_code(), 0);
+    EXPECT_THAT(bench.replies(1), SizeIs(has_command ? 2 : 1));
+    EXPECT_EQ(bench.journal().noted_digest(has_command ? 3 : 2).value(), service::encode_noted_digest(bench.state()));
+    EXPECT_EQ(bench.replayed().digest(), bench.state().digest());
+  }
+}
+
+TEST(Engine, WhatWaitsBehindANotedDigestStillCounts) {
+  protocol::Config config;
+  config.early_group_bytes = 0;
+  EngineBench bench(config);
+  bench.hello(1);
+  protocol::Engine& engine = bench.engine();
+  const auto give = [&](std::uint64_t number, decltype(Request::body) body) {
+    const std::string frame = frame_of(number, std::move(body));
+    engine.on_bytes(1, std::as_bytes(std::span(frame)));
+    return engine.take_effects().groups.size();
+  };
+  ASSERT_EQ(give(1, Command(register_model("a"))), 1u);
+  ASSERT_EQ(give(2, Command(register_model("b"))), 1u);
+  ASSERT_EQ(give(3, Query(query::TakeSnapshot{})), 1u);  // a digest alone: it ends what the journal takes
+  ASSERT_EQ(give(4, Command(register_model("c"))), 1u);
+  const std::size_t waiting = engine.gathered_bytes();
+  engine.on_synced(1);
+  EXPECT_GT(engine.gathered_bytes(), 0u);
+  EXPECT_LT(engine.gathered_bytes(), waiting);
+  engine.on_synced(2);
+  EXPECT_EQ(engine.gathered_bytes(), 0u);
+}
+
 TEST(Engine, GroupsThatTheJournalBeganTogetherMakeRoomTogether) {
   protocol::Config config;
   config.max_gathered_bytes = 2'000;
