@@ -6,9 +6,7 @@
 #include <fstream>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <utility>
 #include <variant>
@@ -20,8 +18,8 @@
 #include "server/config.h"
 #include "server/server.h"
 #include "server/system.h"
-#include "service/fold.h"
 #include "service/recover.h"
+#include "service/start.h"
 #include "storage/crash_point.h"
 #include "storage/data_directory.h"
 
@@ -93,51 +91,6 @@ int fail(int exit_code, const absl::Status& status) {
   return exit_code;
 }
 
-/// What is served: the snapshot that the log is checked from, or nothing, and the log from there, which is replayed
-/// while it is checked.
-class Recovery {
- public:
-  void attach(storage::OpenOptions& open) {
-    open.load_snapshot = service::keep_snapshot(loaded_);
-    open.take_verified = [this](Sequence first, std::span<const std::string_view> records) {
-      if (!replay_ || replay_->next() != first) replay_.emplace(first == 1 ? service::State() : *std::move(loaded_));
-      return replay_->take(records);
-    };
-  }
-
-  /// After the opening.
-  Result<service::State> finish(const storage::OpenedDirectory& directory) {
-    const storage::Log& log = *directory.journal;
-    const Sequence snapshot = directory.snapshot.sequence();
-    if (snapshot > 0) {
-      spdlog::info("snapshot {} is loaded; the log goes on to {}", snapshot, log.durable_head().sequence);
-    }
-    service::ReplayOptions options;
-    options.progress = ProgressLog("replaying the log");
-    options.on_contradiction = [](const service::Contradiction& found) {
-      spdlog::error("the state that was served at sequence {} is not the one that the log gives, which counts",
-                    found.noted.sequence);
-    };
-    service::State from;
-    // Where a first start begins again, what was replayed is of the database that it set aside.
-    if (replay_ && replay_->next() > log.durable_head().sequence + 1) replay_.reset();
-    if (replay_) {
-      Result<service::ReplayBeside::Replayed> replayed = replay_->finish();
-      if (!replayed.ok()) return replayed.status();
-      absl::Status compared = service::compare_digests(log, replayed->digests, options.on_contradiction);
-      if (!compared.ok()) return compared;
-      from = std::move(replayed->state);
-    } else if (snapshot > 0) {
-      from = *std::move(loaded_);
-    }
-    return service::recover_from(std::move(from), log, options);
-  }
-
- private:
-  std::optional<service::State> loaded_;
-  std::optional<service::ReplayBeside> replay_;
-};
-
 int stopped_before_serving() {
   spdlog::info("stopped before it was ready");
   return kStopped;
@@ -154,14 +107,23 @@ int serve(const server::Config& config) {
   open.accept_loss = config.accept_loss;
   open.cancelled = server::stop_asked;
   open.checking = ProgressLog("checking the log");
-  Recovery recovery;
-  recovery.attach(open);
+  service::Start start;
+  start.attach(open);
   Result<storage::OpenedDirectory> directory = storage::open_data_directory(open);
   if (absl::IsCancelled(directory.status())) return stopped_before_serving();
   if (!directory.ok()) return fail(storage::exit_code(directory.status()), directory.status());
   storage::Journal& journal = *directory->journal;
 
-  Result<service::State> state = recovery.finish(*directory);
+  if (const Sequence snapshot = directory->snapshot.sequence(); snapshot > 0) {
+    spdlog::info("snapshot {} is loaded; the log goes on to {}", snapshot, journal.durable_head().sequence);
+  }
+  service::ReplayOptions replay;
+  replay.progress = ProgressLog("replaying the log");
+  replay.on_contradiction = [](const service::Contradiction& found) {
+    spdlog::error("the state that was served at sequence {} is not the one that the log gives, which counts",
+                  found.noted.sequence);
+  };
+  Result<service::State> state = start.finish(*directory, replay);
   if (absl::IsCancelled(state.status())) {
     const absl::Status closed = journal.close();
     return closed.ok() ? stopped_before_serving() : fail(kDiskFailed, closed);

@@ -446,7 +446,6 @@ std::optional<int> run_log_check_if_asked(int argc, char** argv, std::shared_ptr
       verified.set(end);
       passes_on = passes_on && PassedChunks::send(kChunksDescriptor, chunk.value);
     });
-    if (request.at("pass_on").get<bool>()) ::close(kChunksDescriptor);
   } catch (const std::bad_alloc&) {
     verdict = failed(absl::UnavailableError("there is not enough memory to check the log"));
   }

@@ -126,8 +126,7 @@ void RocksDbJournal::write_groups() {
   std::unique_lock lock(mutex_);
   for (;;) {
     to_write_.wait(lock, [this] { return !waiting_.empty() || closing_ || !failed_.ok(); });
-    if (!failed_.ok()) break;
-    if (waiting_.empty()) break;
+    if (!failed_.ok() || waiting_.empty()) break;
     std::vector<Group> groups = take_together(waiting_);
     const std::size_t count = groups.size();
     writing_ = true;

@@ -1,21 +1,17 @@
 #include "crashtest/recovery.h"
 
-#include <optional>
 #include <utility>
 
-#include "service/fold.h"
-#include "service/recover.h"
+#include "service/start.h"
 
 namespace tensorforge::crashtest {
 
 Result<Recovery> open_and_recover(storage::OpenOptions options) {
-  std::optional<service::State> loaded;
-  options.load_snapshot = service::keep_snapshot(loaded);
+  service::Start start;
+  start.attach(options);
   Result<storage::OpenedDirectory> opened = storage::open_data_directory(options);
   if (!opened.ok()) return opened.status();
-  service::State from;
-  if (opened->snapshot.sequence() > 0) from = *std::move(loaded);
-  Result<service::State> state = service::recover_from(std::move(from), *opened->journal);
+  Result<service::State> state = start.finish(*opened);
   if (!state.ok()) return state.status();
   return Recovery{*std::move(opened), *std::move(state)};
 }

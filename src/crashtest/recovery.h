@@ -13,7 +13,7 @@ struct Recovery {
 };
 
 /// Opens and recovers as tensorforged does: from the newest snapshot that can be taken, and the log behind it. Errors
-/// as open_data_directory() and recover_from(). `options.load_snapshot` is set here.
+/// as open_data_directory() and recover_from(). What service::Start attaches to `options` is set here.
 Result<Recovery> open_and_recover(storage::OpenOptions options);
 
 }  // namespace tensorforge::crashtest

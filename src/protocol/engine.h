@@ -94,7 +94,7 @@ struct Effects {
 ///
 /// How to drive it: call on_tick() with the clocks at least once a second and at the start of each turn of the event
 /// loop; feed whatever happened; then take_effects() and carry them out. What is decided in a turn is given to the
-/// journal at its end, which makes one write of all that waits behind the one under way.
+/// journal at its end, unless it is little and others are being written; the journal makes one write of all that waits.
 ///
 /// Threads: one. No call blocks, reads a clock or does I/O, and the same calls give the same effects.
 class Engine {

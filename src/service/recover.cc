@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <iterator>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -11,6 +12,7 @@
 #include "fmt/format.h"
 #include "platform/deliberate_bug.h"
 #include "service/channel.h"
+#include "service/prefetch.h"
 
 namespace tensorforge::service {
 namespace {
@@ -125,30 +127,43 @@ void prefetch_ahead(const State& state, const std::vector<Record>& records, std:
   }
 }
 
-/// The places where whoever writes the log notes the digests: the first end of a command in each interval.
-class NotedPlaces {
+/// Applies what was decoded, and keeps the digests of the state where whoever writes the log notes them: at the first
+/// end of a command in each interval.
+class Applier {
  public:
-  explicit NotedPlaces(Sequence from) : interval_(from / kNotedDigestInterval) {}
-  /// Asked after each record.
-  bool is_one(Sequence end) {
-    return std::exchange(interval_, end / kNotedDigestInterval) != end / kNotedDigestInterval;
+  Applier(State from, Sequence until)
+      : interval_(from.sequence / kNotedDigestInterval), replay_(std::move(from), until) {}
+
+  absl::Status apply(std::vector<Record>& records) {
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      prefetch_ahead(replay_.state(), records, i);
+      if (absl::Status status = replay_.add(std::move(records[i])); !status.ok()) return status;
+      const Sequence interval = replay_.state().sequence / kNotedDigestInterval;
+      if (std::exchange(interval_, interval) != interval) digests_.push_back(noted_digest(replay_.state()));
+    }
+    return absl::OkStatus();
   }
+  Replay& replay() { return replay_; }
+  std::vector<NotedDigest> take_digests() { return std::exchange(digests_, {}); }
 
  private:
   Sequence interval_;
+  Replay replay_;
+  std::vector<NotedDigest> digests_;
 };
 
 }  // namespace
 
 absl::Status compare_digests(const storage::Log& log, const std::vector<NotedDigest>& replayed,
-                             const std::function<void(const Contradiction&)>& on_contradiction) {
+                             const ReplayOptions& options) {
+  if (!options.on_contradiction) return absl::OkStatus();
   for (const NotedDigest& digest : replayed) {
     const Result<std::optional<std::string>> bytes = log.noted_digest(digest.sequence);
     if (!bytes.ok()) return bytes.status();
     if (!*bytes) continue;
     const Result<NotedDigest> noted = decode_noted_digest(**bytes);
     if (!noted.ok()) return noted.status();
-    if (*noted != digest) on_contradiction({*noted, digest});
+    if (*noted != digest) options.on_contradiction({*noted, digest});
   }
   return absl::OkStatus();
 }
@@ -202,18 +217,14 @@ absl::Status Replay::finish() const {
 Result<State> replay_log(State from, const storage::Log& log, const Scan& scan, const ReplayOptions& options) {
   const Sequence log_end = log.durable_head().sequence;
   const Sequence end = std::min(log_end, options.until);
-  NotedPlaces noted(from.sequence);
-  Replay replay(std::move(from), options.until);
+  Applier applier(std::move(from), options.until);
+  Replay& replay = applier.replay();
   Decoder decoder(scan, replay.state().sequence + 1);
   while (std::optional<Batch> batch = decoder.next()) {
-    for (std::size_t i = 0; i < batch->records.size(); ++i) {
-      prefetch_ahead(replay.state(), batch->records, i);
-      if (absl::Status status = replay.add(std::move(batch->records[i])); !status.ok()) return status;
-      if (options.on_contradiction && noted.is_one(replay.state().sequence)) {
-        absl::Status status = compare_digests(log, {noted_digest(replay.state())}, options.on_contradiction);
-        if (!status.ok()) return status;
-      }
-    }
+    const absl::Status applied = applier.apply(batch->records);
+    absl::Status compared = compare_digests(log, applier.take_digests(), options);
+    if (!compared.ok()) return compared;
+    if (!applied.ok()) return applied;
     if (!batch->status.ok()) return batch->status;
     decoder.give_back(*std::move(batch));
     if (replay.done()) break;
@@ -232,7 +243,9 @@ Result<State> replay_log(State from, const storage::Log& log, const Scan& scan, 
 class ReplayBeside::Impl {
  public:
   explicit Impl(State from)
-      : records_(from.sequence + 1), noted_(from.sequence), replay_(std::move(from)), thread_([this] { apply(); }) {}
+      : records_(from.sequence + 1),
+        applier_(std::move(from), std::numeric_limits<Sequence>::max()),
+        thread_([this] { apply(); }) {}
   ~Impl() {
     records_.close();
     if (thread_.joinable()) thread_.join();
@@ -245,31 +258,24 @@ class ReplayBeside::Impl {
   Result<Replayed> finish() {
     records_.end(absl::OkStatus());
     thread_.join();
-    if (status_.ok()) status_ = replay_.finish();
+    if (status_.ok()) status_ = applier_.replay().finish();
     if (!status_.ok()) return status_;
-    return Replayed{replay_.take(), std::move(digests_)};
+    return Replayed{applier_.replay().take(), applier_.take_digests()};
   }
 
  private:
   void apply() {
     while (std::optional<Batch> batch = records_.next()) {
-      for (std::size_t i = 0; i < batch->records.size(); ++i) {
-        prefetch_ahead(replay_.state(), batch->records, i);
-        status_ = replay_.add(std::move(batch->records[i]));
-        if (!status_.ok()) return records_.close();
-        if (noted_.is_one(replay_.state().sequence)) digests_.push_back(noted_digest(replay_.state()));
-      }
-      status_ = batch->status;
+      status_ = applier_.apply(batch->records);
+      if (status_.ok()) status_ = batch->status;
       if (!status_.ok()) return records_.close();
       records_.give_back(*std::move(batch));
     }
   }
 
   DecodedRecords records_;
-  NotedPlaces noted_;
-  Replay replay_;
+  Applier applier_;
   absl::Status status_;
-  std::vector<NotedDigest> digests_;
   std::thread thread_;  // the last: it uses the others
 };
 

@@ -97,9 +97,9 @@ class ReplayBeside {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Tells `on_contradiction` where another digest is noted in the log than one of `replayed`.
+/// Tells where another digest is noted in the log than one of `replayed`, if `options` want to hear of that.
 absl::Status compare_digests(const storage::Log&, const std::vector<NotedDigest>& replayed,
-                             const std::function<void(const Contradiction&)>& on_contradiction);
+                             const ReplayOptions& options);
 
 /// Replays the whole durable log. Errors as replay_log().
 Result<State> recover(const storage::Log&, const Progress& progress = {}, const SessionLimits& limits = {});

@@ -11,6 +11,7 @@
 #include "fmt/format.h"
 #include "platform/deliberate_bug.h"
 #include "platform/names.h"
+#include "service/prefetch.h"
 #include "service/queries.h"
 #include "service/replies.h"
 #include "storage/crash_point.h"
@@ -57,33 +58,6 @@ struct TargetStream {
     const std::string* run = state.checkpoint.run_of(c.checkpoint_id);
     return run == nullptr ? "" : "run/" + *run;
   }
-};
-
-/// For the model version or the block that most requests are about.
-struct Prefetch {
-  const State& state;
-  PrefetchStep step;
-
-  void operator()(const query::GetModel& q) const { state.registry.prefetch(step, q.model_id, q.version); }
-  void operator()(const registry::RegisterModel& c) const {
-    prefetch_version(state, step, c.model.model_id, c.model.version);
-  }
-  void operator()(const registry::TransitionState& c) const { prefetch_version(state, step, c.model_id, c.version); }
-  void operator()(const registry::RecordValidation& c) const {
-    prefetch_version(state, step, c.validation.model_id, c.validation.version);
-  }
-  template <class C>
-  requires requires(C c) {
-    c.device_id;
-    c.block_id;
-  }
-  void operator()(const C& c) const { state.gpu_memory.prefetch(step, c.device_id, c.block_id); }
-  template <class... Kinds>
-  void operator()(const std::variant<Kinds...>& any) const {
-    std::visit(*this, any);
-  }
-  template <class Other>
-  void operator()(const Other&) const {}
 };
 
 absl::Status check_unchanged(const State& state, const std::string& stream, Sequence if_sequence) {
@@ -185,9 +159,7 @@ Service::Service(Config config, State state, RandomBytes random, Now now)
   }
 }
 
-void Service::prefetch(PrefetchStep step, const Request& request) const {
-  std::visit(Prefetch{state_, step}, request.body);
-}
+void Service::prefetch(PrefetchStep step, const Request& request) const { service::prefetch(state_, step, request); }
 
 void Service::on_tick(Now now) {
   now_ = now;

@@ -27,31 +27,6 @@ struct EventApplier {
   void operator()(const ServerEvent&) const {}  // concerns the log itself: apply_log_facts()
 };
 
-struct EventPrefetch {
-  const State& state;
-  PrefetchStep step;
-
-  void operator()(const registry::ModelRegistered& e) const {
-    prefetch_version(state, step, e.model.model_id, e.model.version);
-  }
-  void operator()(const registry::StateTransitioned& e) const { prefetch_version(state, step, e.model_id, e.version); }
-  void operator()(const registry::ValidationRecorded& e) const {
-    prefetch_version(state, step, e.validation.model_id, e.validation.version);
-  }
-  template <class E>
-  requires requires(E e) {
-    e.device_id;
-    e.block;
-  }
-  void operator()(const E& e) const { state.gpu_memory.prefetch(step, e.device_id, e.block); }
-  template <class... Kinds>
-  void operator()(const std::variant<Kinds...>& any) const {
-    std::visit(*this, any);
-  }
-  template <class Other>
-  void operator()(const Other&) const {}
-};
-
 void put_number(std::string& out, std::uint64_t value) {
   for (unsigned shift = 0; shift < 64; shift += 8) out.push_back(static_cast<char>((value >> shift) & 0xFFU));
 }
@@ -86,16 +61,6 @@ Digest State::digest() const {
   sum += gpu_memory.digest();
   sum += checkpoint.digest();
   return sum;
-}
-
-void prefetch_version(const State& state, PrefetchStep step, std::string_view model_id,
-                      const registry::ModelVersion& version) {
-  state.registry.prefetch(step, model_id, version);
-  if (step == PrefetchStep::Index) state.last_of_stream.prefetch(StreamRef{"model/", model_id});
-}
-
-void prefetch(const State& state, PrefetchStep step, const Event& event) {
-  std::visit(EventPrefetch{state, step}, event);
 }
 
 void apply_event(State& state, Event&& event) { std::visit(EventApplier{state}, event); }

@@ -12,7 +12,6 @@
 #include "codec/record.h"
 #include "gpu_memory/state_machine.h"
 #include "platform/digest.h"
-#include "platform/prefetch.h"
 #include "platform/result.h"
 #include "registry/state_machine.h"
 #include "service/sessions.h"
@@ -66,11 +65,6 @@ struct State {
   /// Sum of the digests of the three domains.
   Digest digest() const;
 };
-
-/// For a change of this version.
-void prefetch_version(const State&, PrefetchStep, std::string_view model_id, const registry::ModelVersion&);
-/// For an event that is applied soon: what most are about, a model version or a block.
-void prefetch(const State&, PrefetchStep, const Event&);
 
 /// Applies the event to the domain that it belongs to, and nothing else.
 /// What a moved event holds is taken over.

@@ -185,11 +185,12 @@ TEST_F(LogTest, TellsWhereAnotherDigestIsNoted) {
   service::NotedDigest elsewhere = wrong;
   --elsewhere.sequence;
   std::vector<service::NotedDigest> told;
-  const auto tell = [&](const service::Contradiction& found) {
+  service::ReplayOptions options;
+  options.on_contradiction = [&](const service::Contradiction& found) {
     EXPECT_EQ(found.noted, right);
     told.push_back(found.replayed);
   };
-  EXPECT_TRUE(service::compare_digests(*journal_, {elsewhere, right, wrong}, tell).ok());
+  EXPECT_TRUE(service::compare_digests(*journal_, {elsewhere, right, wrong}, options).ok());
   EXPECT_THAT(told, testing::ElementsAre(wrong));
 }
 

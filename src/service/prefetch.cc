@@ -1,0 +1,49 @@
+#include "service/prefetch.h"
+
+#include <concepts>
+#include <variant>
+
+namespace tensorforge::service {
+namespace {
+
+/// Of a command or an event, whichever way it names what it is about.
+struct Prefetch {
+  const State& state;
+  PrefetchStep step;
+
+  void operator()(const query::GetModel& q) const { state.registry.prefetch(step, q.model_id, q.version); }
+  template <class... Kinds>
+  void operator()(const std::variant<Kinds...>& any) const {
+    std::visit(*this, any);
+  }
+  template <class Change>
+  void operator()(const Change& change) const {
+    if constexpr (requires { change.model.model_id; }) {
+      change_of(change.model);
+    } else if constexpr (requires { change.validation.model_id; }) {
+      change_of(change.validation);
+    } else if constexpr (requires { { change.version } -> std::same_as<const registry::ModelVersion&>; }) {
+      change_of(change);
+    } else if constexpr (requires { change.device_id, change.block_id; }) {
+      state.gpu_memory.prefetch(step, change.device_id, change.block_id);
+    } else if constexpr (requires { change.device_id, change.block; }) {
+      state.gpu_memory.prefetch(step, change.device_id, change.block);
+    }
+  }
+
+ private:
+  void change_of(const auto& version) const {
+    state.registry.prefetch(step, version.model_id, version.version);
+    if (step == PrefetchStep::Index) state.last_of_stream.prefetch(StreamRef{"model/", version.model_id});
+  }
+};
+
+}  // namespace
+
+void prefetch(const State& state, PrefetchStep step, const Request& request) {
+  std::visit(Prefetch{state, step}, request.body);
+}
+
+void prefetch(const State& state, PrefetchStep step, const Event& event) { std::visit(Prefetch{state, step}, event); }
+
+}  // namespace tensorforge::service
