@@ -1,6 +1,5 @@
 #include "service/prefetch.h"
 
-#include <concepts>
 #include <variant>
 
 namespace tensorforge::service {
@@ -22,7 +21,7 @@ struct Prefetch {
       change_of(change.model);
     } else if constexpr (requires { change.validation.model_id; }) {
       change_of(change.validation);
-    } else if constexpr (requires { { change.version } -> std::same_as<const registry::ModelVersion&>; }) {
+    } else if constexpr (requires { change.model_id, change.version.major; }) {
       change_of(change);
     } else if constexpr (requires { change.device_id, change.block_id; }) {
       state.gpu_memory.prefetch(step, change.device_id, change.block_id);
