@@ -1,12 +1,14 @@
+// OpenSSL deprecates SHA256_Init() and its like for EVP, which costs half as much again for a record: it makes and
+// cleans a context of its own for each. docs/performance.md
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "storage/merkle.h"
 
 #include <bit>
 #include <cassert>
 #include <cstddef>
-#include <new>
 #include <utility>
 
-#include <openssl/evp.h>
+#include <openssl/sha.h>
 
 namespace tensorforge::storage {
 namespace {
@@ -17,65 +19,27 @@ constexpr std::string_view kNodePrefix{"\x01", 1};
 
 std::string_view bytes_of(const Hash& hash) { return {reinterpret_cast<const char*>(hash.data()), hash.size()}; }
 
-void must(int result) {
-  // SHA-256 of memory fails only where memory or the library itself is gone.
-  if (result != 1) throw std::bad_alloc();
+Hash hash_of(std::string_view prefix, std::string_view first, std::string_view second = {}) {
+  SHA256_CTX context;
+  Hash out;
+  SHA256_Init(&context);  // none of these can fail
+  for (const std::string_view part : {prefix, first, second}) SHA256_Update(&context, part.data(), part.size());
+  SHA256_Final(out.data(), &context);
+  return out;
 }
+Hash hash_of_node(const Hash& left, const Hash& right) { return hash_of(kNodePrefix, bytes_of(left), bytes_of(right)); }
 
 }  // namespace
 
-/// One digest context, used again and again: making one costs more than hashing a short record.
-class MerkleFrontier::Hasher {
- public:
-  Hasher() : context_(EVP_MD_CTX_new()) {
-    must(context_ != nullptr ? 1 : 0);
-    must(EVP_DigestInit_ex2(context_, EVP_sha256(), nullptr));
-  }
-  ~Hasher() { EVP_MD_CTX_free(context_); }
-  Hasher(const Hasher&) = delete;
-  Hasher& operator=(const Hasher&) = delete;
-
-  Hash hash(std::string_view prefix, std::string_view first, std::string_view second = {}) {
-    Hash out;
-    must(EVP_DigestInit_ex2(context_, nullptr, nullptr));
-    must(EVP_DigestUpdate(context_, prefix.data(), prefix.size()));
-    must(EVP_DigestUpdate(context_, first.data(), first.size()));
-    must(EVP_DigestUpdate(context_, second.data(), second.size()));
-    must(EVP_DigestFinal_ex(context_, out.data(), nullptr));
-    return out;
-  }
-  Hash node(const Hash& left, const Hash& right) { return hash(kNodePrefix, bytes_of(left), bytes_of(right)); }
-
- private:
-  EVP_MD_CTX* context_;
-};
-
-MerkleFrontier::MerkleFrontier() : hasher_(std::make_unique<Hasher>()) {}
-
-MerkleFrontier::MerkleFrontier(std::uint64_t size, std::vector<Hash> hashes)
-    : size_(size), hashes_(std::move(hashes)), hasher_(std::make_unique<Hasher>()) {
+MerkleFrontier::MerkleFrontier(std::uint64_t size, std::vector<Hash> hashes) : size_(size), hashes_(std::move(hashes)) {
   assert(hashes_.size() == static_cast<std::size_t>(std::popcount(size_)));
 }
 
-MerkleFrontier::MerkleFrontier(const MerkleFrontier& other)
-    : size_(other.size_), hashes_(other.hashes_), hasher_(std::make_unique<Hasher>()) {}
-
-MerkleFrontier& MerkleFrontier::operator=(const MerkleFrontier& other) {
-  size_ = other.size_;
-  hashes_ = other.hashes_;
-  if (!hasher_) hasher_ = std::make_unique<Hasher>();
-  return *this;
-}
-
-MerkleFrontier::MerkleFrontier(MerkleFrontier&&) noexcept = default;
-MerkleFrontier& MerkleFrontier::operator=(MerkleFrontier&&) noexcept = default;
-MerkleFrontier::~MerkleFrontier() = default;
-
 void MerkleFrontier::append(std::string_view leaf) {
-  Hash hash = hasher_->hash(kLeafPrefix, leaf);
+  Hash hash = hash_of(kLeafPrefix, leaf);
   // As in binary addition: each one bit at the end of the size is a complete subtree as large as the new one.
   for (std::uint64_t rest = size_; (rest & 1U) != 0; rest >>= 1U) {
-    hash = hasher_->node(hashes_.back(), hash);
+    hash = hash_of_node(hashes_.back(), hash);
     hashes_.pop_back();
   }
   hashes_.push_back(hash);
@@ -83,9 +47,9 @@ void MerkleFrontier::append(std::string_view leaf) {
 }
 
 Hash MerkleFrontier::root() const {
-  if (hashes_.empty()) return hasher_->hash({}, {});
+  if (hashes_.empty()) return hash_of({}, {});
   Hash root = hashes_.back();
-  for (std::size_t i = hashes_.size() - 1; i > 0; --i) root = hasher_->node(hashes_[i - 1], root);
+  for (std::size_t i = hashes_.size() - 1; i > 0; --i) root = hash_of_node(hashes_[i - 1], root);
   return root;
 }
 

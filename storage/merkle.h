@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -16,15 +15,9 @@ namespace tensorforge::storage {
 /// Threads: a value; an instance belongs to one thread at a time.
 class MerkleFrontier {
  public:
-  MerkleFrontier();
+  MerkleFrontier() = default;
   /// `hashes` as hashes() gave them for `size` leaves. There are as many as `size` has one bits; asserted.
   MerkleFrontier(std::uint64_t size, std::vector<Hash> hashes);
-
-  MerkleFrontier(const MerkleFrontier&);
-  MerkleFrontier& operator=(const MerkleFrontier&);
-  MerkleFrontier(MerkleFrontier&&) noexcept;
-  MerkleFrontier& operator=(MerkleFrontier&&) noexcept;
-  ~MerkleFrontier();
 
   void append(std::string_view leaf);
 
@@ -33,10 +26,8 @@ class MerkleFrontier {
   Hash root() const;
 
  private:
-  class Hasher;
   std::uint64_t size_{};
   std::vector<Hash> hashes_;
-  std::unique_ptr<Hasher> hasher_;
 };
 
 }  // namespace tensorforge::storage
