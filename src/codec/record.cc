@@ -15,8 +15,7 @@ namespace tensorforge {
 namespace {
 
 constexpr auto kIncarnationCauses = enum_names<IncarnationCause>("FirstStart", "Restore", "AcceptLoss");
-constexpr std::string_view kModelStreams = "model/", kPoolStreams = "pool/", kRunStreams = "run/",
-                           kServerStream = "server";
+constexpr std::string_view kPoolStreams = "pool/", kRunStreams = "run/", kServerStream = "server";
 constexpr auto kActorSources = enum_names<ActorSource>("Asserted", "Token", "Certificate", "System");
 
 template <std::size_t N>

@@ -52,10 +52,12 @@ Digest hash_of(const ValidationResult& validation) {
 /// The four ways in which a state changes. Each keeps index, count and digest true to the versions.
 class Editor {
  public:
-  explicit Editor(State& state) : state_(state) {}
+  /// `at`: where the log has what changes it; 0: that is not known.
+  explicit Editor(State& state, Sequence at = 0) : state_(state), at_(at) {}
 
   VersionKey add(const ModelMetadata& metadata) {
     const auto [model, place] = model_for(metadata.model_id);
+    note_change(*model);
     StoredVersion::Owner made = StoredVersion::make(*model, metadata);
     made->digest = hash_of_model(metadata);
     StoredVersion& version = *made;
@@ -93,6 +95,7 @@ class Editor {
 
   DeploymentState set_state(std::string_view model_id, const ModelVersion& version, DeploymentState to) {
     StoredVersion& changed = *state_.version(model_id, version);
+    note_change(*changed.model);
     const DeploymentState from = changed.state;
     state_.list_.set_state(changed, to);
     state_.digest_ -= changed.digest;
@@ -103,14 +106,21 @@ class Editor {
 
   Undo::WasValidated set_validation(std::string_view model_id, const ModelVersion& version,
                                     std::unique_ptr<ValidationResult> validation) {
-    std::unique_ptr<ValidationResult>& held = state_.version(model_id, version)->validation;
+    StoredVersion& changed = *state_.version(model_id, version);
+    note_change(*changed.model);
+    std::unique_ptr<ValidationResult>& held = changed.validation;
     if (held) state_.digest_ -= hash_of(*held);
     if (validation) state_.digest_ += hash_of(*validation);
     held.swap(validation);
     return validation;
   }
 
+  void note_change(std::string_view model_id) { note_change(*state_.model(model_id)); }
+
  private:
+  void note_change(StoredModel& model) const {
+    if (at_ != 0) model.last_change = at_;
+  }
   /// With the place of a model that is new.
   std::pair<StoredModel*, State::Models::const_iterator> model_for(std::string_view model_id) {
     if (StoredModel* known = state_.model(model_id)) return {known, {}};
@@ -118,7 +128,9 @@ class Editor {
     state_.by_id_.insert(made->get());
     return {made->get(), made};
   }
+
   State& state_;
+  const Sequence at_;
 };
 
 namespace {
@@ -148,10 +160,15 @@ void undo_one(Editor editor, const VersionKey& key, Undo::WasValidated& former) 
 
 }  // namespace
 
-void apply(State& state, Event event, Undo* undo) {
-  Undo::Former former = std::visit([&](auto& one) { return apply_one(Editor(state), std::move(one)); }, event);
-  if (undo != nullptr) undo->formers.push_back(std::move(former));
+void apply(State& state, Event event, Sequence at) {
+  std::visit([&](auto& one) { apply_one(Editor(state, at), std::move(one)); }, event);
 }
+
+void apply(State& state, Event event, Undo& undo) {
+  undo.formers.push_back(std::visit([&](auto& one) { return apply_one(Editor(state), std::move(one)); }, event));
+}
+
+void note_change(State& state, std::string_view model_id, Sequence at) { Editor(state, at).note_change(model_id); }
 
 void undo(State& state, Undo&& done) {
   for (; !done.formers.empty(); done.formers.pop_back()) {

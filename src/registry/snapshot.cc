@@ -1,6 +1,7 @@
 #include "registry/snapshot.h"
 
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -28,6 +29,16 @@ void for_each_version(const State& state, const std::function<void(const ModelVi
   }
 }
 
+void for_each_model(const State& state,
+                    const std::function<void(std::string_view model_id, Sequence last_change)>& visit) {
+  std::string_view last_id;  // none is empty
+  for_each_version(state, [&](const ModelView& model, const ValidationResult*) {
+    if (std::exchange(last_id, model.model_id) != model.model_id) {
+      visit(model.model_id, state.last_change(model.model_id));
+    }
+  });
+}
+
 absl::Status restore(State& state, const ModelMetadata& model) {
   if (state.find(model.model_id, model.version)) {
     return impossible(model.model_id, model.version, "given twice");
@@ -44,6 +55,17 @@ absl::Status restore(State& state, const ValidationResult& validation) {
     return impossible(validation.model_id, validation.version, "validated twice");
   }
   apply(state, ValidationRecorded{validation});
+  return absl::OkStatus();
+}
+
+absl::Status restore(State& state, std::string_view model_id, Sequence last_change) {
+  if (!state.latest(model_id)) {
+    return absl::DataLossError(fmt::format("model {} was changed and is not there", names::quoted(model_id)));
+  }
+  if (state.last_change(model_id) != 0) {
+    return absl::DataLossError(fmt::format("the last change of model {} is given twice", names::quoted(model_id)));
+  }
+  note_change(state, model_id, last_change);
   return absl::OkStatus();
 }
 

@@ -54,6 +54,11 @@ const ValidationResult* State::validation(std::string_view model_id, const Model
   return found == nullptr ? nullptr : found->validation.get();
 }
 
+Sequence State::last_change(std::string_view model_id) const {
+  const StoredModel* of = model(model_id);
+  return of == nullptr ? 0 : of->last_change;
+}
+
 std::vector<ModelView> State::list(const std::optional<VersionKey>& after, std::size_t limit) const {
   std::vector<ModelView> page;
   auto next = after ? models_.lower_bound(after->model_id) : models_.begin();

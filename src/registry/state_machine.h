@@ -17,6 +17,7 @@
 #include "absl/hash/hash.h"
 #include "platform/digest.h"
 #include "platform/huge_pages.h"
+#include "platform/log_types.h"
 #include "platform/prefetch.h"
 #include "platform/result.h"
 #include "registry/model_view.h"
@@ -83,6 +84,8 @@ class State {
   std::optional<ModelView> find(std::string_view model_id, const ModelVersion&) const;
   std::optional<ModelView> latest(std::string_view model_id) const;  ///< the highest version
   const ValidationResult* validation(std::string_view model_id, const ModelVersion&) const;
+  /// Where the log has the last event of this model, as apply() was told; 0: there is no such model, or it was not.
+  Sequence last_change(std::string_view model_id) const;
 
   /// Up to `limit` versions behind `after` (nullopt: from the start), by (model_id, version).
   std::vector<ModelView> list(const std::optional<VersionKey>& after, std::size_t limit) const;
@@ -111,7 +114,10 @@ class State {
   };
   struct HashId {
     using is_transparent = void;
-    std::size_t operator()(const auto& model) const { return std::hash<std::string_view>()(id_of(model)); }
+    std::size_t operator()(const auto& model) const {
+      const std::string_view id = id_of(model);
+      return absl::HashOf(absl::string_view(id.data(), id.size()));
+    }
   };
   struct SameId {
     using is_transparent = void;
@@ -170,8 +176,11 @@ struct Undo {
 Result<Events> decide(const State&, Command);
 /// Never refuses: what it is told has happened; what a moved event holds is taken over. An event that decide() could
 /// not have made for this state is a bug (a ModelRegistered may be in any state, since a snapshot is restored by such).
-/// With `undo`, the former values are added to it.
-void apply(State&, Event, Undo* undo = nullptr);
+/// `at`: where the log has the event; 0: there is no log, or note_change() will say so.
+void apply(State&, Event, Sequence at = 0);
+/// What was touched had the former values that are added to `undo`.
+void apply(State&, Event, Undo& undo);
+void note_change(State&, std::string_view model_id, Sequence at);
 /// Puts everything back as it was before the first apply() with this `undo`.
 void undo(State&, Undo&&);
 

@@ -28,7 +28,7 @@ ModelMetadata copy_of(const ModelView& view) {
   return model;
 }
 
-StoredVersion::Owner StoredVersion::make(const StoredModel& model, const ModelMetadata& metadata) {
+StoredVersion::Owner StoredVersion::make(StoredModel& model, const ModelMetadata& metadata) {
   static_assert(alignof(StoredVersion) >= alignof(std::size_t) && sizeof(StoredVersion) % alignof(std::size_t) == 0);
   const std::size_t ranks = metadata.input_shape.size() + metadata.output_shape.size();
   std::size_t bytes = sizeof(StoredVersion) + ranks * sizeof(std::size_t) +

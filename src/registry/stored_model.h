@@ -6,6 +6,7 @@
 
 #include "absl/container/btree_map.h"
 #include "platform/digest.h"
+#include "platform/log_types.h"
 #include "registry/model_view.h"
 #include "registry/registry.h"
 #include "registry/version_list.h"
@@ -22,11 +23,11 @@ struct StoredVersion {
   };
   using Owner = std::unique_ptr<StoredVersion, Free>;
   /// `model` is the one it is a version of, and stays.
-  static Owner make(const StoredModel& model, const ModelMetadata&);
+  static Owner make(StoredModel& model, const ModelMetadata&);
 
   ModelView view() const;
 
-  const StoredModel* model{};
+  StoredModel* model{};
   ModelVersion version;
   DeploymentState state{};
   std::uint64_t size_bytes{}, registered_at{};
@@ -54,6 +55,7 @@ struct StoredModel {
   std::string_view id() const { return {reinterpret_cast<const char*>(this + 1), id_bytes_}; }
 
   StoredVersion* newest{};  ///< the highest; nullptr: none yet
+  Sequence last_change{};   ///< where the log has its last event; 0: not said
   absl::btree_map<ModelVersion, StoredVersion::Owner> versions;
 
  private:

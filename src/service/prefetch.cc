@@ -18,22 +18,16 @@ struct Prefetch {
   template <class Change>
   void operator()(const Change& change) const {
     if constexpr (requires { change.model.model_id; }) {
-      change_of(change.model);
+      state.registry.prefetch(step, change.model.model_id, change.model.version);
     } else if constexpr (requires { change.validation.model_id; }) {
-      change_of(change.validation);
+      state.registry.prefetch(step, change.validation.model_id, change.validation.version);
     } else if constexpr (requires { change.model_id, change.version.major; }) {
-      change_of(change);
+      state.registry.prefetch(step, change.model_id, change.version);
     } else if constexpr (requires { change.device_id, change.block_id; }) {
       state.gpu_memory.prefetch(step, change.device_id, change.block_id);
     } else if constexpr (requires { change.device_id, change.block; }) {
       state.gpu_memory.prefetch(step, change.device_id, change.block);
     }
-  }
-
- private:
-  void change_of(const auto& version) const {
-    state.registry.prefetch(step, version.model_id, version.version);
-    if (step == PrefetchStep::Index) state.last_of_stream.prefetch(StreamRef{"model/", version.model_id});
   }
 };
 

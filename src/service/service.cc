@@ -111,7 +111,7 @@ struct BatchUndo {
     struct Applier {
       State& state;
       BatchUndo& undo;
-      void operator()(const registry::Event& e) const { registry::apply(state.registry, e, &undo.registry); }
+      void operator()(const registry::Event& e) const { registry::apply(state.registry, e, undo.registry); }
       void operator()(const gpu_memory::Event& e) const { gpu_memory::apply(state.gpu_memory, e, &undo.gpu_memory); }
       void operator()(const checkpoint::Event& e) const { checkpoint::apply(state.checkpoint, e, &undo.checkpoint); }
       void operator()(const ServerEvent&) const {}
@@ -406,8 +406,12 @@ Service::Logged Service::commit(const Caller& caller, const Request& request, st
   }
   Reply reply = reply_from_records(records);
   const std::vector<std::string> pools = pools_of(records);
-  if (!applied) {
-    for (Record& record : records) apply_event(state_, std::move(record.event));
+  for (Record& record : records) {
+    if (applied) {
+      note_change(state_, record);
+    } else {
+      apply_event(state_, std::move(record.event), record.sequence);
+    }
   }
   storage::crash_point(storage::CrashPoint::kApplied);
   for (const std::string& device_id : pools) watch_pool(device_id);

@@ -102,7 +102,7 @@ SnapshotFacts facts_of(const State& state) {
   counts.checkpoints = checkpoint::stored_checkpoint_count(state.checkpoint);
   counts.policies = checkpoint::policy_count(state.checkpoint);
   counts.sessions = state.sessions.size();
-  counts.streams = state.last_of_stream.size();
+  counts.streams = state.stream_count();
   return facts;
 }
 
@@ -152,12 +152,14 @@ absl::Status save_sessions(const Sessions& sessions, const AddPage& add) {
 }
 
 absl::Status save_streams(const State& state, const AddPage& add) {
-  std::vector<std::pair<std::string_view, Sequence>> sorted;
-  sorted.reserve(state.last_of_stream.size());
-  for (const auto& [name, last] : state.last_of_stream) sorted.emplace_back(name, last);
-  std::sort(sorted.begin(), sorted.end());
   Pages<SnapshotStreams, &SnapshotStreams::streams> pages(add);
-  for (const auto& [name, last] : sorted) pages.push(SnapshotStreams::Stream{std::string(name), last});
+  // In the order of their names: those of models come before all others.
+  registry::for_each_model(state.registry, [&](std::string_view model_id, Sequence last) {
+    pages.push(SnapshotStreams::Stream{StreamRef{kModelStreams, model_id}.name(), last});
+  });
+  std::vector<std::pair<std::string, Sequence>> others(state.last_of_others.begin(), state.last_of_others.end());
+  std::sort(others.begin(), others.end());
+  for (auto& [name, last] : others) pages.push(SnapshotStreams::Stream{std::move(name), last});
   return pages.finish();
 }
 
@@ -180,7 +182,8 @@ class Loading {
     if (!status.ok()) return status;
     status = checkpoint::restore_next_checkpoint_number(state_.checkpoint, facts_.next_checkpoint_number);
     if (!status.ok()) return status;
-    const SnapshotFacts found = facts_of(state_);
+    SnapshotFacts found = facts_of(state_);
+    found.counts.streams = streams_;  // a model may lack its own
     if (found == facts_) return std::move(state_);
     return damaged(found.counts == facts_.counts ? "its digests are not those of the state in it"
                                                  : "it does not hold as much as it says");
@@ -231,9 +234,13 @@ class Loading {
     });
   }
   absl::Status restore(SnapshotStreams&& part) {
+    streams_ += part.streams.size();
     return each(part.streams, [this](auto& stream) {
-      const bool is_new = state_.last_of_stream.try_emplace(std::move(stream.name), stream.last).second;
-      return is_new ? absl::OkStatus() : damaged("a stream is given twice");
+      if (const StreamRef parsed = parse_stream(stream.name); parsed.kind == kModelStreams) {
+        return registry::restore(state_.registry, parsed.id, stream.last);
+      }
+      const bool is_new = state_.last_of_others.try_emplace(std::move(stream.name), stream.last).second;
+      return is_new ? absl::OkStatus() : absl::DataLossError("a stream is given twice");
     });
   }
 
@@ -249,6 +256,7 @@ class Loading {
   SnapshotFacts facts_;
   bool has_facts_{};
   std::size_t last_part_{};
+  std::uint64_t streams_{};  // so far
 };
 
 }  // namespace

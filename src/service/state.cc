@@ -14,13 +14,14 @@ namespace {
 
 struct EventApplier {
   State& state;
+  Sequence at;
   void operator()(registry::Event& event) const {
     auto* registered = std::get_if<registry::ModelRegistered>(&event);
     if (registered != nullptr && deliberate_bug(DeliberateBug::kApplyWithClock)) {
       registered->model.registered_at =
           static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
     }
-    registry::apply(state.registry, std::move(event));
+    registry::apply(state.registry, std::move(event), at);
   }
   void operator()(const gpu_memory::Event& event) const { gpu_memory::apply(state.gpu_memory, event); }
   void operator()(const checkpoint::Event& event) const { checkpoint::apply(state.checkpoint, event); }
@@ -41,11 +42,24 @@ std::uint64_t number_at(std::string_view bytes, std::size_t index) {
 
 constexpr std::size_t kNotedDigestBytes = std::size_t{7} * 8;
 
+bool is_of_model(const Event& event) { return std::holds_alternative<registry::Event>(event); }
+
+void note_other(State& state, const StreamRef& stream, Sequence at) {
+  if (const auto known = state.last_of_others.find(stream); known != state.last_of_others.end()) {
+    known->second = at;
+  } else {
+    state.last_of_others.emplace(stream.name(), at);
+  }
+}
+
 }  // namespace
 
 Sequence State::last_of(std::string_view stream) const {
-  const auto found = last_of_stream.find(stream);
-  return found == last_of_stream.end() ? 0 : found->second;
+  if (const StreamRef parsed = parse_stream(stream); parsed.kind == kModelStreams) {
+    return registry.last_change(parsed.id);
+  }
+  const auto found = last_of_others.find(stream);
+  return found == last_of_others.end() ? 0 : found->second;
 }
 
 bool State::remembers(Sequence told, std::uint32_t told_incarnation) const {
@@ -63,7 +77,16 @@ Digest State::digest() const {
   return sum;
 }
 
-void apply_event(State& state, Event&& event) { std::visit(EventApplier{state}, event); }
+void apply_event(State& state, Event&& event, Sequence at) {
+  if (!is_of_model(event)) note_other(state, stream_of(event), at);
+  std::visit(EventApplier{state, at}, event);
+}
+
+void note_change(State& state, const Record& record) {
+  const StreamRef stream = stream_of(record.event);
+  if (!is_of_model(record.event)) return note_other(state, stream, record.sequence);
+  registry::note_change(state.registry, stream.id, record.sequence);
+}
 
 absl::Status apply_log_facts(State& state, const Record& record) {
   if (record.sequence != state.sequence + 1) {
@@ -85,18 +108,12 @@ absl::Status apply_log_facts(State& state, const Record& record) {
   }
   state.sequence = record.sequence;
   state.time = record.time;
-  const StreamRef stream = stream_of(record.event);
-  if (const auto known = state.last_of_stream.find(stream); known != state.last_of_stream.end()) {
-    known->second = record.sequence;
-  } else {
-    state.last_of_stream.emplace(stream.name(), record.sequence);
-  }
   return state.sessions.apply(record);
 }
 
 absl::Status apply_record(State& state, Record&& record) {
   absl::Status status = apply_log_facts(state, record);
-  if (status.ok()) apply_event(state, std::move(record.event));
+  if (status.ok()) apply_event(state, std::move(record.event), record.sequence);
   return status;
 }
 

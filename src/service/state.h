@@ -41,7 +41,6 @@ struct SameStream {
   }
   bool operator()(const StreamRef& stream, std::string_view name) const { return (*this)(name, stream); }
 };
-using LastOfStream = absl::flat_hash_map<std::string, Sequence, HashStream, SameStream>;
 
 /// Everything that is folded from the log.
 ///
@@ -55,7 +54,6 @@ struct State {
   Sequence sequence{};                    ///< of the last record
   std::uint64_t time{};                   ///< of the last record, ms since the Unix epoch
   std::vector<Incarnation> incarnations;  ///< in order; the last is the current one
-  LastOfStream last_of_stream;
 
   std::uint32_t incarnation() const { return incarnations.empty() ? 0 : incarnations.back().id; }
   /// Sequence of the last event of `stream`; 0: it does not exist.
@@ -64,12 +62,17 @@ struct State {
   bool remembers(Sequence sequence, std::uint32_t incarnation) const;
   /// Sum of the digests of the three domains.
   Digest digest() const;
+  std::size_t stream_count() const { return registry.model_count() + last_of_others.size(); }
+
+  /// What last_of() says of all streams but those of models: these are many, and the registry keeps it with them.
+  absl::flat_hash_map<std::string, Sequence, HashStream, SameStream> last_of_others;
 };
 
-/// Applies the event to the domain that it belongs to, and nothing else.
-/// What a moved event holds is taken over.
-void apply_event(State&, Event&&);
-/// Takes up what else a record says: its place and time in the log, its streams, its session, its incarnation.
+/// Applies the event, the one at `at` in the log, to the domain that it belongs to. What it holds is taken over.
+void apply_event(State&, Event&&, Sequence at);
+/// Takes up where the log has an event that was applied before that was known.
+void note_change(State&, const Record&);
+/// Takes up what else a record says: its place and time in the log, its session, its incarnation.
 /// kDataLoss: not the record that comes next.
 absl::Status apply_log_facts(State&, const Record&);
 /// Both: what replay does with each record.

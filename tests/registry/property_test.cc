@@ -229,7 +229,7 @@ TEST(RegistryProperty, UndoRestoresExactlyWhatWas) {
         const Result<Events> events = decide(state, command);
         ASSERT_EQ(events.status().code(), trial.run(command)) << events.status();
         if (!events.ok()) continue;
-        for (const Event& event : *events) apply(state, event, &done);
+        for (const Event& event : *events) apply(state, event, done);
       }
       ASSERT_NO_FATAL_FAILURE(expect_same(state, trial, dice));
       if (dice.once_in(2)) {

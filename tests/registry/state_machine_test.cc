@@ -276,6 +276,26 @@ TEST_F(RegistryTest, IdsCompareByteByByte) {
   EXPECT_THAT(names_of(state_.list(std::nullopt, kAll)), testing::ElementsAre("Z@1.2.0", "z@1.2.0", "é@1.2.0"));
 }
 
+TEST_F(RegistryTest, AModelKnowsWhereTheLogHasItsLastEvent) {
+  EXPECT_EQ(state_.last_change("resnet"), 0u);
+  apply(state_, ModelRegistered{model("resnet")}, 5);
+  EXPECT_EQ(state_.last_change("resnet"), 5u);
+  apply(state_, ModelRegistered{model("resnet", kV2)}, 7);
+  apply(state_, ModelRegistered{model("bert")}, 8);
+  EXPECT_EQ(state_.last_change("resnet"), 7u) << "of all its versions";
+  apply(state_, StateTransitioned{"resnet", kV1, Registered, Validating}, 9);
+  EXPECT_EQ(state_.last_change("resnet"), 9u);
+  apply(state_, ValidationRecorded{validation("resnet")}, 11);
+  EXPECT_EQ(state_.last_change("resnet"), 11u);
+
+  Undo log;
+  apply(state_, StateTransitioned{"resnet", kV1, Validating, Staging}, log);
+  EXPECT_EQ(state_.last_change("resnet"), 11u) << "whether it is in the log is not known yet";
+  note_change(state_, "resnet", 12);
+  EXPECT_EQ(state_.last_change("resnet"), 12u);
+  EXPECT_EQ(state_.last_change("bert"), 8u);
+}
+
 TEST_F(RegistryTest, UndoPutsEverythingBack) {
   given({ModelRegistered{model("resnet")}, ValidationRecorded{validation("resnet")}});
   const Digest before = state_.digest();
@@ -285,7 +305,7 @@ TEST_F(RegistryTest, UndoPutsEverythingBack) {
        Events{StateTransitioned{"resnet", kV1, Registered, Validating}, ValidationRecorded{other},
               ModelRegistered{model("resnet", kV2)}, ModelRegistered{model("bert")},
               ValidationRecorded{validation("bert")}, StateTransitioned{"resnet", kV1, Validating, Staging}}) {
-    apply(state_, event, &log);
+    apply(state_, event, log);
   }
   ASSERT_EQ(state_.version_count(), 3u);
   ASSERT_EQ(*state_.validation("resnet", kV1), other);
@@ -422,14 +442,14 @@ TEST(RegistryOrder, HoldsForManyVersionsThatComeAndGo) {
   };
   for (std::size_t i = 0; i < keys.size(); ++i) {
     const bool undone = i >= keys.size() / 2;
+    const auto apply_here = [&](const Event& event) { undone ? apply(state, event, undo) : apply(state, event); };
     ModelMetadata model;
     model.model_id = keys[i].model_id;
     model.version = keys[i].version;
-    apply(state, ModelRegistered{model}, undone ? &undo : nullptr);
+    apply_here(ModelRegistered{model});
     if (!undone) expected[keys[i]] = DeploymentState::Registered;
     if (random() % 3 == 0) {
-      apply(state, StateTransitioned{model.model_id, model.version, {}, DeploymentState::Validating},
-            undone ? &undo : nullptr);
+      apply_here(StateTransitioned{model.model_id, model.version, {}, DeploymentState::Validating});
       if (!undone) expected[keys[i]] = DeploymentState::Validating;
     }
     if (i + 1 == keys.size() / 2) check();

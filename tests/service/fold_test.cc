@@ -76,7 +76,7 @@ class FoldTest : public test::ServiceTest {
     service::State state = replayed();
     registry::ModelMetadata never;
     never.model_id = "never";
-    service::apply_event(state, registry::Event(registry::ModelRegistered{never}));
+    service::apply_event(state, registry::Event(registry::ModelRegistered{never}), state.sequence);
     return state;
   }
   /// Writes a snapshot that holds together and is not the truth.

@@ -241,7 +241,13 @@ TEST_F(LyingSnapshot, IsRefused) {
        [&] {
          part<SnapshotSessions>().sessions.front().entries = {{9, 5, 1}, {9, 6, 1}};
        }},
-      {"a stream twice", [&] { part<SnapshotStreams>().streams.push_back(part<SnapshotStreams>().streams.front()); }},
+      {"the stream of a model twice",
+       [&] { part<SnapshotStreams>().streams.push_back(part<SnapshotStreams>().streams.front()); }},
+      {"another stream twice",
+       [&] { part<SnapshotStreams>().streams.push_back(part<SnapshotStreams>().streams.back()); }},
+      {"a stream of no model", [&] { part<SnapshotStreams>().streams.front().name = "model/nobody"; }},
+      {"a model without its stream",
+       [&] { part<SnapshotStreams>().streams.erase(part<SnapshotStreams>().streams.begin()); }},
   };
   for (const auto& [name, lie] : lies) {
     EXPECT_EQ(code_of(lie), absl::StatusCode::kDataLoss) << name;
