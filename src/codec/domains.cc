@@ -1,5 +1,10 @@
 #include "codec/domains.h"
 
+#include <string_view>
+#include <utility>
+
+#include "absl/container/inlined_vector.h"
+
 namespace tensorforge::codec {
 namespace {
 
@@ -32,23 +37,24 @@ Offset<wire::Model> write_model(Writer& w, const Model& model) {
 Offset<wire::Model> write(Writer& w, const registry::ModelMetadata& model) { return write_model(w, model); }
 Offset<wire::Model> write(Writer& w, const registry::ModelView& model) { return write_model(w, model); }
 
-registry::ModelMetadata read(Reader& r, const wire::Model* table) {
-  registry::ModelMetadata model;
-  if (!r.enter(table, "model", wire::Model::VT_TAGS)) return model;
-  model.model_id = r.id(table->model_id(), "model id");
-  model.name = r.text(table->name(), "model name");
+registry::PackedModel read_packed(Reader& r, const wire::Model* table) {
+  if (!r.enter(table, "model", wire::Model::VT_TAGS)) return {};
+  registry::ModelParts model;
+  model.model_id = r.id_view(table->model_id(), "model id");
+  model.name = r.text_view(table->name(), "model name");
   model.version = r.version(table->version(), "model version");
-  model.framework = r.text(table->framework(), "framework");
-  model.input_shape = r.numbers(table->input_shape());
-  model.output_shape = r.numbers(table->output_shape());
+  model.framework = r.text_view(table->framework(), "framework");
+  r.numbers(table->input_shape(), model.input_shape);
+  r.numbers(table->output_shape(), model.output_shape);
   model.size_bytes = table->size_bytes();
-  model.checksum = r.text(table->checksum(), "checksum");
+  model.checksum = r.text_view(table->checksum(), "checksum");
   model.registered_at = table->registered_at();
   model.state = r.enumerator<registry::DeploymentState>(table->state(), "deployment state");
-  model.tags = r.map<std::map<std::string, std::string>>(
-      table->tags(), "tag", [&r](const wire::Tag* tag) { return r.text(tag->value(), "tag value"); });
-  return model;
+  r.entries(table->tags(), "tag", model.tags,
+            [&r](const wire::Tag* tag) { return r.text_view(tag->value(), "tag value"); });
+  return r.ok() ? registry::PackedModel(model) : registry::PackedModel();
 }
+registry::ModelMetadata read(Reader& r, const wire::Model* table) { return copy_of(read_packed(r, table).view()); }
 
 Offset<wire::Validation> write(Writer& w, const registry::ValidationResult& validation) {
   const auto model_id = w.id(validation.model_id);
@@ -151,8 +157,9 @@ Offset<flatbuffers::Vector<Offset<wire::Metric>>> write_metrics(Writer& w,
 }
 
 std::map<std::string, double> read_metrics(Reader& r, const flatbuffers::Vector<Offset<wire::Metric>>* metrics) {
-  return r.map<std::map<std::string, double>>(metrics, "metric",
-                                              [&r](const wire::Metric* metric) { return r.real(metric->value()); });
+  absl::InlinedVector<std::pair<std::string_view, double>, 8> entries;
+  r.entries(metrics, "metric", entries, [&r](const wire::Metric* metric) { return r.real(metric->value()); });
+  return {entries.begin(), entries.end()};
 }
 
 Offset<flatbuffers::Vector<Offset<flatbuffers::String>>> write_texts(Writer& w, const std::vector<std::string>& texts) {

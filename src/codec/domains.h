@@ -10,6 +10,7 @@
 #include "gpu_memory/gpu_memory.h"
 #include "registry/model_view.h"
 #include "registry/registry.h"
+#include "registry/stored_model.h"
 
 namespace tensorforge::codec {
 
@@ -27,6 +28,7 @@ Offset<flatbuffers::Vector<Offset<wire::Metric>>> write_metrics(Writer& w,
 Offset<flatbuffers::Vector<Offset<flatbuffers::String>>> write_texts(Writer& w, const std::vector<std::string>& texts);
 
 registry::ModelMetadata read(Reader& r, const wire::Model* table);
+registry::PackedModel read_packed(Reader& r, const wire::Model* table);
 registry::ValidationResult read(Reader& r, const wire::Validation* table);
 gpu_memory::GpuDevice read(Reader& r, const wire::Device* table);
 gpu_memory::AllocationRequest read(Reader& r, const wire::AllocationRequest* table);

@@ -1,7 +1,6 @@
 #include "codec/reader.h"
 
 #include <algorithm>
-#include <bit>
 
 #include <fmt/format.h>
 
@@ -65,19 +64,19 @@ bool Reader::enter_table(const flatbuffers::Table* table, std::string_view name,
   return ok();
 }
 
-std::string Reader::text(const flatbuffers::String* value, std::string_view name) {
+std::string_view Reader::text_view(const flatbuffers::String* value, std::string_view name) {
   if (value == nullptr || !draw(value->size() + kTextBytes)) return {};
   const std::string_view view(value->c_str(), value->size());
   if (!names::is_utf8(view)) {
     damaged(fmt::format("{} {} is not valid UTF-8", name, names::quoted(view)));
     return {};
   }
-  return std::string(view);
+  return view;
 }
 
-std::string Reader::id(const flatbuffers::String* value, std::string_view name) {
+std::string_view Reader::id_view(const flatbuffers::String* value, std::string_view name) {
   if (value == nullptr) absent(name);
-  return text(value, name);
+  return text_view(value, name);
 }
 
 std::optional<std::string> Reader::optional_text(const flatbuffers::String* value, std::string_view name) {
@@ -88,15 +87,6 @@ std::optional<std::string> Reader::optional_text(const flatbuffers::String* valu
 std::string Reader::bytes(const flatbuffers::Vector<std::uint8_t>* value) {
   if (value == nullptr || !draw(value->size())) return {};
   return {value->begin(), value->end()};
-}
-
-std::vector<std::size_t> Reader::numbers(const flatbuffers::Vector<std::uint64_t>* value) {
-  if (value == nullptr || !draw(value->size() * sizeof(std::uint64_t))) return {};
-  // The verifier aligns the length and not what stands behind it, so these may not be read as numbers in place.
-  static_assert(std::endian::native == std::endian::little && sizeof(std::size_t) == sizeof(std::uint64_t));
-  std::vector<std::size_t> out(value->size());
-  if (!out.empty()) std::memcpy(out.data(), value->Data(), out.size() * sizeof(std::uint64_t));
-  return out;
 }
 
 registry::ModelVersion Reader::version(const wire::Version* value, std::string_view name) {

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -59,11 +61,28 @@ class Reader {
     return enter_table(reinterpret_cast<const flatbuffers::Table*>(table), name, last);
   }
 
-  std::string text(const flatbuffers::String* value, std::string_view name);  ///< absent: empty
-  std::string id(const flatbuffers::String* value, std::string_view name);    ///< absent is a fault, empty is not
+  // Where it lies in the buffer.
+  std::string_view text_view(const flatbuffers::String* value, std::string_view name);  ///< absent: empty
+  std::string_view id_view(const flatbuffers::String* value, std::string_view name);  ///< absent is a fault, empty not
+  std::string text(const flatbuffers::String* value, std::string_view name) {
+    return std::string(text_view(value, name));
+  }
+  std::string id(const flatbuffers::String* value, std::string_view name) { return std::string(id_view(value, name)); }
   std::optional<std::string> optional_text(const flatbuffers::String* value, std::string_view name);
   std::string bytes(const flatbuffers::Vector<std::uint8_t>* value);
-  std::vector<std::size_t> numbers(const flatbuffers::Vector<std::uint64_t>* value);
+  std::vector<std::size_t> numbers(const flatbuffers::Vector<std::uint64_t>* value) {
+    std::vector<std::size_t> out;
+    numbers(value, out);
+    return out;
+  }
+  /// Into `out`, a container of std::size_t that is empty.
+  void numbers(const flatbuffers::Vector<std::uint64_t>* value, auto& out) {
+    if (value == nullptr || value->size() == 0 || !draw(value->size() * sizeof(std::uint64_t))) return;
+    // The verifier aligns the length and not what stands behind it, so these may not be read as numbers in place.
+    static_assert(std::endian::native == std::endian::little && sizeof(std::size_t) == sizeof(std::uint64_t));
+    out.resize(value->size());
+    std::memcpy(out.data(), value->Data(), out.size() * sizeof(std::uint64_t));
+  }
 
   /// Gives one zero: -0.0 is equal to the default 0.0 and so is never written, and would not come back.
   double real(double value) { return value + 0.0; }
@@ -104,21 +123,29 @@ class Reader {
     return out;
   }
 
-  /// A map from a vector of tables with a key and a value, in any order of the keys.
-  template <class Map, class Element, class ReadValue>
-  Map map(const flatbuffers::Vector<flatbuffers::Offset<Element>>* values, std::string_view name,
-          ReadValue read_value) {
-    Map out;
-    if (values == nullptr || !draw(values->size() * sizeof(flatbuffers::uoffset_t))) return out;
+  /// A vector of tables with a key and a value, in any order of the keys, as pairs by key into `out`, which is empty;
+  /// the keys where they lie in the buffer. A key that is given twice is a fault.
+  template <class Element, class ReadValue>
+  void entries(const flatbuffers::Vector<flatbuffers::Offset<Element>>* values, std::string_view name, auto& out,
+               ReadValue read_value) {
+    if (values == nullptr || !draw(values->size() * sizeof(flatbuffers::uoffset_t))) return;
+    out.reserve(values->size());
+    bool in_order = true;
     for (flatbuffers::uoffset_t i = 0; i < values->size() && ok(); ++i) {
       const Element* element = values->Get(i);
       if (!enter(element, name, Element::VT_VALUE)) break;
-      std::string key = id(element->key(), name);
-      auto value = read_value(element);
-      const auto [at, is_new] = out.try_emplace(std::move(key), std::move(value));
-      if (!is_new) duplicate(name, at->first);
+      const std::string_view key = id_view(element->key(), name);
+      if (!out.empty() && key <= out.back().first) {
+        if (key == out.back().first) duplicate(name, key);
+        in_order = false;
+      }
+      out.emplace_back(key, read_value(element));
     }
-    return out;
+    if (in_order) return;
+    std::sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    const auto twice =
+        std::adjacent_find(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.first == b.first; });
+    if (twice != out.end()) duplicate(name, twice->first);
   }
 
   /// The member of a union that `type` names, through `read_one(const Member*)`, which gives something that `Out` is

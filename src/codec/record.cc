@@ -71,11 +71,11 @@ using namespace checkpoint;
 // ---- models
 
 Offset<wire::ModelRegistered> write(Writer& w, const ModelRegistered& event) {
-  return wire::CreateModelRegistered(w.builder(), codec::write(w, event.model));
+  return wire::CreateModelRegistered(w.builder(), codec::write(w, event.model.view()));
 }
 ModelRegistered read(Reader& r, const wire::ModelRegistered* table) {
   if (!r.enter(table, "ModelRegistered", wire::ModelRegistered::VT_MODEL)) return {};
-  return {codec::read(r, table->model())};
+  return {codec::read_packed(r, table->model())};
 }
 
 Offset<wire::StateTransitioned> write(Writer& w, const StateTransitioned& event) {
@@ -441,8 +441,8 @@ namespace {
 
 template <class E>
 StreamRef stream_of_one(const E& event) {
-  if constexpr (requires { event.model.model_id; }) {
-    return {kModelStreams, event.model.model_id};
+  if constexpr (requires { event.model.view(); }) {
+    return {kModelStreams, event.model.view().model_id};
   } else if constexpr (requires { event.validation.model_id; }) {
     return {kModelStreams, event.validation.model_id};
   } else if constexpr (requires { event.model_id; }) {

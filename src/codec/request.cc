@@ -27,11 +27,11 @@ Page read_page(Reader& r, const wire::Page* table) {
 // ---- commands
 
 Offset<wire::RegisterModel> write(Writer& w, const registry::RegisterModel& value) {
-  return wire::CreateRegisterModel(w.builder(), codec::write(w, value.model));
+  return wire::CreateRegisterModel(w.builder(), codec::write(w, value.model.view()));
 }
 registry::RegisterModel read(Reader& r, const wire::RegisterModel* table) {
   if (!r.enter(table, "RegisterModel", wire::RegisterModel::VT_MODEL)) return {};
-  return {.model = codec::read(r, table->model())};
+  return {.model = codec::read_packed(r, table->model())};
 }
 
 Offset<wire::TransitionState> write(Writer& w, const registry::TransitionState& value) {

@@ -34,9 +34,10 @@ std::string Ledger::add(const Event& event) {
 // ---- models
 
 std::string Ledger::add_one(const registry::ModelRegistered& e) {
-  const std::string name = model_name(e.model.model_id, e.model.version);
-  if (e.model.state != registry::DeploymentState::Registered) return name + " begins in another state than Registered";
-  if (models_.try_emplace({e.model.model_id, e.model.version}, e.model.state).second) return "";
+  const registry::ModelView model = e.model.view();
+  const std::string name = model_name(model.model_id, model.version);
+  if (model.state != registry::DeploymentState::Registered) return name + " begins in another state than Registered";
+  if (models_.try_emplace({std::string(model.model_id), model.version}, model.state).second) return "";
   return name + " is registered twice";
 }
 

@@ -20,8 +20,7 @@ void add(CanonicalBytes& bytes, std::span<const std::size_t> shape) {
 // "model_version": model_id, name, major, minor, patch, framework, input_shape, output_shape, size_bytes, checksum,
 // registered_at, state (its number), tags (a list of key and value, by key). Digests are kept in the database: for
 // ever.
-template <class Model>
-Digest hash_of_model(const Model& model) {
+Digest hash_of(const ModelView& model) {
   CanonicalBytes bytes("model_version");
   bytes.text(model.model_id).text(model.name);
   add(bytes, model.version);
@@ -55,12 +54,13 @@ class Editor {
   /// `at`: where the log has what changes it; 0: that is not known.
   explicit Editor(State& state, Sequence at = 0) : state_(state), at_(at) {}
 
-  VersionKey add(const ModelMetadata& metadata) {
-    const auto [model, place] = model_for(metadata.model_id);
-    note_change(*model);
-    StoredVersion::Owner made = StoredVersion::make(*model, metadata);
-    made->digest = hash_of_model(metadata);
+  const StoredVersion& add(StoredVersion::Owner made) {
     StoredVersion& version = *made;
+    const ModelView view = version.view();
+    const auto [model, place] = model_for(view.model_id);
+    note_change(*model);
+    version.model = model;
+    version.digest = hash_of(view);
     const bool is_new_model = model->newest == nullptr;
     const auto at = model->versions.emplace_hint(model->versions.end(), version.version, std::move(made));
     assert(at->second.get() == &version);
@@ -73,7 +73,7 @@ class Editor {
     state_.list_.insert(version, before);
     state_.digest_ += version.digest;
     ++state_.version_count_;
-    return {metadata.model_id, metadata.version};
+    return version;
   }
 
   void remove(const VersionKey& key) {
@@ -99,7 +99,7 @@ class Editor {
     const DeploymentState from = changed.state;
     state_.list_.set_state(changed, to);
     state_.digest_ -= changed.digest;
-    changed.digest = hash_of_model(changed.view());
+    changed.digest = hash_of(changed.view());
     state_.digest_ += changed.digest;
     return from;
   }
@@ -135,18 +135,30 @@ class Editor {
 
 namespace {
 
-Undo::Former apply_one(Editor editor, ModelRegistered&& event) { return {editor.add(event.model), Undo::WasAbsent{}}; }
+/// Does what an event says, and adds what was before to `undo`, if there is one.
+struct Apply {
+  Editor editor;
+  Undo* undo{};
 
-Undo::Former apply_one(Editor editor, StateTransitioned&& event) {
-  const DeploymentState from = editor.set_state(event.model_id, event.version, event.to);
-  return {{std::move(event.model_id), event.version}, from};
-}
+  void operator()(ModelRegistered& event) {
+    const StoredVersion& made = editor.add(std::move(event.model).take());
+    add_former(made.model->id(), made.version, Undo::WasAbsent{});
+  }
+  void operator()(StateTransitioned& event) {
+    add_former(event.model_id, event.version, editor.set_state(event.model_id, event.version, event.to));
+  }
+  void operator()(ValidationRecorded& event) {
+    auto made = std::make_unique<ValidationResult>(std::move(event.validation));
+    const ValidationResult& validation = *made;
+    add_former(validation.model_id, validation.version,
+               editor.set_validation(validation.model_id, validation.version, std::move(made)));
+  }
 
-Undo::Former apply_one(Editor editor, ValidationRecorded&& event) {
-  const VersionKey key{event.validation.model_id, event.validation.version};
-  auto validation = std::make_unique<ValidationResult>(std::move(event.validation));
-  return {key, editor.set_validation(key.model_id, key.version, std::move(validation))};
-}
+ private:
+  void add_former(std::string_view model_id, const ModelVersion& version, auto value) {
+    if (undo != nullptr) undo->formers.push_back({{std::string(model_id), version}, std::move(value)});
+  }
+};
 
 void undo_one(Editor editor, const VersionKey& key, Undo::WasAbsent) { editor.remove(key); }
 
@@ -160,13 +172,9 @@ void undo_one(Editor editor, const VersionKey& key, Undo::WasValidated& former) 
 
 }  // namespace
 
-void apply(State& state, Event event, Sequence at) {
-  std::visit([&](auto& one) { apply_one(Editor(state, at), std::move(one)); }, event);
-}
+void apply(State& state, Event event, Sequence at) { std::visit(Apply{Editor(state, at)}, event); }
 
-void apply(State& state, Event event, Undo& undo) {
-  undo.formers.push_back(std::visit([&](auto& one) { return apply_one(Editor(state), std::move(one)); }, event));
-}
+void apply(State& state, Event event, Undo& undo) { std::visit(Apply{Editor(state), &undo}, event); }
 
 void note_change(State& state, std::string_view model_id, Sequence at) { Editor(state, at).note_change(model_id); }
 

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <numeric>
+#include <span>
 #include <utility>
 
 #include <fmt/format.h>
@@ -18,7 +19,7 @@ absl::Status unknown(std::string_view model_id, const ModelVersion& version) {
   return absl::NotFoundError(fmt::format("{} is not registered", describe(model_id, version)));
 }
 
-absl::Status check_rank(std::string_view what, const std::vector<std::size_t>& shape) {
+absl::Status check_rank(std::string_view what, std::span<const std::size_t> shape) {
   if (shape.size() <= names::kMaxRank) return absl::OkStatus();
   return absl::InvalidArgumentError(
       fmt::format("{} has {} dimensions; the limit is {}", what, shape.size(), names::kMaxRank));
@@ -36,7 +37,7 @@ absl::Status check_entries(std::string_view what, std::size_t count, std::size_t
   return absl::OkStatus();
 }
 
-absl::Status check_tags(const std::map<std::string, std::string>& tags) {
+absl::Status check_tags(const TagsView& tags) {
   std::size_t bytes = 0;
   for (const auto& [key, value] : tags) {
     if (absl::Status status = names::check_key("tag key", key); !status.ok()) return status;
@@ -65,7 +66,7 @@ absl::Status check_finite(std::string_view what, double value) {
   return absl::InvalidArgumentError(fmt::format("{} is {}; it must be a finite number", what, value));
 }
 
-absl::Status check(const ModelMetadata& model) {
+absl::Status check(const ModelView& model) {
   absl::Status status = names::check_id("model id", model.model_id);
   status.Update(names::check_text("name", model.name, names::kMaxIdBytes));
   status.Update(names::check_text("framework", model.framework, names::kMaxIdBytes));
@@ -97,14 +98,14 @@ std::string list_allowed(DeploymentState from) {
 }
 
 Result<Events> decide_one(const State& state, RegisterModel&& command) {
-  ModelMetadata& model = command.model;
+  const ModelView model = command.model.view();
   if (absl::Status status = check(model); !status.ok()) return status;
   if (const std::optional<ModelView> known = state.find(model.model_id, model.version)) {
     return absl::AlreadyExistsError(fmt::format("{} is registered already, and in {}; register another version",
                                                 describe(model.model_id, model.version), to_string(known->state)));
   }
   Events events;
-  events.emplace_back(ModelRegistered{std::move(model)});
+  events.emplace_back(ModelRegistered{std::move(command.model)});
   return events;
 }
 

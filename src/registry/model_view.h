@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "registry/registry.h"
 
 namespace tensorforge::registry {
@@ -43,6 +44,7 @@ class TagsView {
   bool empty() const { return sizes_.empty(); }
   Iterator begin() const { return {sizes_.data(), text_}; }
   Iterator end() const { return {sizes_.data() + sizes_.size(), nullptr}; }
+  bool operator==(const TagsView& other) const;
 
  private:
   std::span<const std::uint32_t> sizes_;
@@ -60,7 +62,21 @@ struct ModelView {
   std::uint64_t registered_at{};
   DeploymentState state{};
   TagsView tags;
+  bool operator==(const ModelView&) const;
 };
 ModelMetadata copy_of(const ModelView&);
+
+/// The fields of a ModelMetadata, with its texts where they came from.
+struct ModelParts {
+  std::string_view model_id, name;
+  ModelVersion version;
+  std::string_view framework;
+  absl::InlinedVector<std::size_t, 8> input_shape, output_shape;
+  std::uint64_t size_bytes{};
+  std::string_view checksum;
+  std::uint64_t registered_at{};
+  DeploymentState state{};
+  absl::InlinedVector<std::pair<std::string_view, std::string_view>, 8> tags;  ///< by key, each key once
+};
 
 }  // namespace tensorforge::registry

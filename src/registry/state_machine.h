@@ -29,7 +29,7 @@ namespace tensorforge::registry {
 
 // Commands order.
 struct RegisterModel {
-  ModelMetadata model;  ///< registered_at is set by the caller; the service stamps it
+  PackedModel model;  ///< registered_at is set by the caller; the service stamps it
   bool operator==(const RegisterModel&) const = default;
 };
 struct TransitionState {
@@ -46,7 +46,7 @@ using Command = std::variant<RegisterModel, TransitionState, RecordValidation>;
 
 // Events tell.
 struct ModelRegistered {
-  ModelMetadata model;
+  PackedModel model;
   bool operator==(const ModelRegistered&) const = default;
 };
 struct StateTransitioned {

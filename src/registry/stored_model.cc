@@ -1,12 +1,19 @@
 #include "registry/stored_model.h"
 
 #include <algorithm>
+#include <limits>
 #include <new>
+#include <tuple>
+#include <utility>
 
 namespace tensorforge::registry {
 namespace {
 
-std::uint32_t size_of(std::string_view text) { return static_cast<std::uint32_t>(text.size()); }
+/// Whoever has more is refused for as much.
+std::uint32_t counted(std::size_t count) {
+  return static_cast<std::uint32_t>(std::min<std::size_t>(count, std::numeric_limits<std::uint32_t>::max()));
+}
+std::uint32_t size_of(std::string_view text) { return counted(text.size()); }
 
 char* put(char* at, std::string_view text) { return std::copy(text.begin(), text.end(), at); }
 
@@ -28,34 +35,47 @@ ModelMetadata copy_of(const ModelView& view) {
   return model;
 }
 
-StoredVersion::Owner StoredVersion::make(StoredModel& model, const ModelMetadata& metadata) {
+bool TagsView::operator==(const TagsView& other) const {
+  return size() == other.size() && std::equal(begin(), end(), other.begin());
+}
+
+bool ModelView::operator==(const ModelView& other) const {
+  const auto scalars = [](const ModelView& view) {
+    return std::tie(view.model_id, view.name, view.version, view.framework, view.size_bytes, view.checksum,
+                    view.registered_at, view.state, view.tags);
+  };
+  return scalars(*this) == scalars(other) && std::ranges::equal(input_shape, other.input_shape) &&
+         std::ranges::equal(output_shape, other.output_shape);
+}
+
+StoredVersion::Owner StoredVersion::make(const auto& model) {
   static_assert(alignof(StoredVersion) >= alignof(std::size_t) && sizeof(StoredVersion) % alignof(std::size_t) == 0);
-  const std::size_t ranks = metadata.input_shape.size() + metadata.output_shape.size();
+  const std::size_t ranks = model.input_shape.size() + model.output_shape.size();
   std::size_t bytes = sizeof(StoredVersion) + ranks * sizeof(std::size_t) +
-                      2 * metadata.tags.size() * sizeof(std::uint32_t) + metadata.name.size() +
-                      metadata.framework.size() + metadata.checksum.size();
-  for (const auto& [key, value] : metadata.tags) bytes += key.size() + value.size();
+                      2 * model.tags.size() * sizeof(std::uint32_t) + model.model_id.size() + model.name.size() +
+                      model.framework.size() + model.checksum.size();
+  for (const auto& [key, value] : model.tags) bytes += key.size() + value.size();
 
   Owner made(new (::operator new(bytes)) StoredVersion);
-  made->model = &model;
-  made->version = metadata.version;
-  made->state = metadata.state;
-  made->size_bytes = metadata.size_bytes;
-  made->registered_at = metadata.registered_at;
-  made->name_bytes_ = size_of(metadata.name);
-  made->framework_bytes_ = size_of(metadata.framework);
-  made->checksum_bytes_ = size_of(metadata.checksum);
-  made->input_rank_ = static_cast<std::uint32_t>(metadata.input_shape.size());
-  made->output_rank_ = static_cast<std::uint32_t>(metadata.output_shape.size());
-  made->tags_ = static_cast<std::uint32_t>(metadata.tags.size());
+  made->version = model.version;
+  made->state = model.state;
+  made->size_bytes = model.size_bytes;
+  made->registered_at = model.registered_at;
+  made->model_id_bytes_ = size_of(model.model_id);
+  made->name_bytes_ = size_of(model.name);
+  made->framework_bytes_ = size_of(model.framework);
+  made->checksum_bytes_ = size_of(model.checksum);
+  made->input_rank_ = counted(model.input_shape.size());
+  made->output_rank_ = counted(model.output_shape.size());
+  made->tags_ = counted(model.tags.size());
 
   auto* const shapes = reinterpret_cast<std::size_t*>(made.get() + 1);
-  std::copy(metadata.output_shape.begin(), metadata.output_shape.end(),
-            std::copy(metadata.input_shape.begin(), metadata.input_shape.end(), shapes));
+  std::copy(model.output_shape.begin(), model.output_shape.end(),
+            std::copy(model.input_shape.begin(), model.input_shape.end(), shapes));
   auto* size = reinterpret_cast<std::uint32_t*>(shapes + ranks);
-  char* text = reinterpret_cast<char*>(size + 2 * metadata.tags.size());
-  text = put(put(put(text, metadata.name), metadata.framework), metadata.checksum);
-  for (const auto& [key, value] : metadata.tags) {
+  char* text = reinterpret_cast<char*>(size + 2 * model.tags.size());
+  text = put(put(put(put(text, model.model_id), model.name), model.framework), model.checksum);
+  for (const auto& [key, value] : model.tags) {
     *size++ = size_of(key);
     *size++ = size_of(value);
     text = put(put(text, key), value);
@@ -75,7 +95,7 @@ ModelView StoredVersion::view() const {
   const char* text = reinterpret_cast<const char*>(sizes + tag_texts);
   const auto next = [&text](std::size_t bytes) { return std::string_view(std::exchange(text, text + bytes), bytes); };
   ModelView view;
-  view.model_id = model->id();
+  view.model_id = next(model_id_bytes_);
   view.name = next(name_bytes_);
   view.version = version;
   view.framework = next(framework_bytes_);
@@ -88,6 +108,14 @@ ModelView StoredVersion::view() const {
   view.tags = {{sizes, tag_texts}, text};
   return view;
 }
+
+PackedModel::PackedModel(const ModelMetadata& model) : packed_(StoredVersion::make(model)) {}
+PackedModel::PackedModel(const ModelView& model) : packed_(StoredVersion::make(model)) {}
+PackedModel::PackedModel(const ModelParts& model) : packed_(StoredVersion::make(model)) {}
+
+PackedModel::PackedModel(const PackedModel& other)
+    : packed_(other.packed_ ? StoredVersion::make(other.packed_->view()) : nullptr) {}
+PackedModel& PackedModel::operator=(const PackedModel& other) { return *this = PackedModel(other); }
 
 StoredModel::Owner StoredModel::make(std::string_view id) {
   Owner made(new (::operator new(sizeof(StoredModel) + id.size())) StoredModel(id.size()));

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string_view>
+#include <utility>
 
 #include "absl/container/btree_map.h"
 #include "platform/digest.h"
@@ -22,15 +23,17 @@ struct StoredVersion {
     void operator()(StoredVersion*) const;
   };
   using Owner = std::unique_ptr<StoredVersion, Free>;
-  /// `model` is the one it is a version of, and stays.
-  static Owner make(StoredModel& model, const ModelMetadata&);
+  /// Of a ModelMetadata, a ModelView or ModelParts.
+  static Owner make(const auto& model);
 
   ModelView view() const;
 
-  StoredModel* model{};
   ModelVersion version;
   DeploymentState state{};
   std::uint64_t size_bytes{}, registered_at{};
+
+  // In a State, which knows it.
+  StoredModel* model{};                          ///< the one it is a version of
   Digest digest;                                 ///< of what it says
   VersionList::Place run;                        ///< its place in the VersionList
   std::unique_ptr<ValidationResult> validation;  ///< many versions have none
@@ -39,9 +42,39 @@ struct StoredVersion {
   StoredVersion() = default;
   ~StoredVersion() = default;
 
-  std::uint32_t name_bytes_{}, framework_bytes_{}, checksum_bytes_{};
+  std::uint32_t model_id_bytes_{}, name_bytes_{}, framework_bytes_{}, checksum_bytes_{};
   std::uint32_t input_rank_{}, output_rank_{}, tags_{};
-  // Behind it: input shape, output shape; the sizes of each tag's key and value; name, framework, checksum, tags.
+  // Behind it: input shape, output shape; the sizes of each tag's key and value; model id, name, framework, checksum,
+  // tags.
+};
+
+/// A version on its way into a State: packed once, where it comes from, it goes through its command and its event as it
+/// is, and apply() takes it over.
+///
+/// Threads: a value.
+class PackedModel {
+ public:
+  PackedModel() = default;            ///< says nothing
+  PackedModel(const ModelMetadata&);  // NOLINT(google-explicit-constructor): the same in another form
+  explicit PackedModel(const ModelView&);
+  explicit PackedModel(const ModelParts&);
+
+  PackedModel(const PackedModel&);
+  PackedModel& operator=(const PackedModel&);
+  PackedModel(PackedModel&&) noexcept = default;
+  PackedModel& operator=(PackedModel&&) noexcept = default;
+  ~PackedModel() = default;
+
+  /// Valid until it is moved from or changed.
+  ModelView view() const { return packed_ ? packed_->view() : ModelView{}; }
+  bool operator==(const PackedModel& other) const { return view() == other.view(); }
+
+  /// ms since the Unix epoch. Not of what says nothing, as below.
+  void set_registered_at(std::uint64_t at) { packed_->registered_at = at; }
+  StoredVersion::Owner take() && { return std::move(packed_); }
+
+ private:
+  StoredVersion::Owner packed_;
 };
 
 /// A model with its versions. Its address never changes.

@@ -17,8 +17,9 @@ struct Prefetch {
   }
   template <class Change>
   void operator()(const Change& change) const {
-    if constexpr (requires { change.model.model_id; }) {
-      state.registry.prefetch(step, change.model.model_id, change.model.version);
+    if constexpr (requires { change.model.view(); }) {
+      const registry::ModelView model = change.model.view();
+      state.registry.prefetch(step, model.model_id, model.version);
     } else if constexpr (requires { change.validation.model_id; }) {
       state.registry.prefetch(step, change.validation.model_id, change.validation.version);
     } else if constexpr (requires { change.model_id, change.version.major; }) {

@@ -18,7 +18,8 @@ struct Answerer {
   { std::visit(*this, domain_event); }
 
   void operator()(const registry::ModelRegistered& e) {
-    reply.result = result::Registered{e.model.model_id, e.model.version, e.model.state, e.model.registered_at};
+    const registry::ModelView model = e.model.view();
+    reply.result = result::Registered{std::string(model.model_id), model.version, model.state, model.registered_at};
   }
   void operator()(const registry::StateTransitioned& e) {
     reply.result = result::Transitioned{e.model_id, e.version, e.from, e.to};

@@ -29,6 +29,8 @@ std::size_t memory_of(const Reply& reply) {
   return sizeof(Reply) * (1 + (batch == nullptr ? 0 : batch->replies.size())) + reply.status.message().size();
 }
 
+std::string model_stream(std::string_view model_id) { return StreamRef{kModelStreams, model_id}.name(); }
+
 /// The stream that a command asks to change; empty: that shows only when it is decided.
 struct TargetStream {
   const State& state;
@@ -38,9 +40,9 @@ struct TargetStream {
   std::string operator()(const checkpoint::Command& c) const { return std::visit(*this, c); }
   std::string operator()(const AcceptClock&) const { return "server"; }
 
-  std::string operator()(const registry::RegisterModel& c) const { return "model/" + c.model.model_id; }
-  std::string operator()(const registry::TransitionState& c) const { return "model/" + c.model_id; }
-  std::string operator()(const registry::RecordValidation& c) const { return "model/" + c.validation.model_id; }
+  std::string operator()(const registry::RegisterModel& c) const { return model_stream(c.model.view().model_id); }
+  std::string operator()(const registry::TransitionState& c) const { return model_stream(c.model_id); }
+  std::string operator()(const registry::RecordValidation& c) const { return model_stream(c.validation.model_id); }
 
   std::string operator()(const gpu_memory::CreatePool& c) const { return "pool/" + c.device.device_id; }
   template <class C>
@@ -324,7 +326,8 @@ Result<std::vector<Event>> Service::decide_events(SingleCommand&& command) const
     Result<registry::Events> events = registry::decide(state_.registry, std::move(*models));
     if (!events.ok()) return events.status();
     for (registry::Event& event : *events) {
-      if (auto* registered = std::get_if<registry::ModelRegistered>(&event)) registered->model.registered_at = stamp();
+      if (auto* registered = std::get_if<registry::ModelRegistered>(&event))
+        registered->model.set_registered_at(stamp());
     }
     return widened(*std::move(events));
   }

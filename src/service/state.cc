@@ -18,8 +18,8 @@ struct EventApplier {
   void operator()(registry::Event& event) const {
     auto* registered = std::get_if<registry::ModelRegistered>(&event);
     if (registered != nullptr && deliberate_bug(DeliberateBug::kApplyWithClock)) {
-      registered->model.registered_at =
-          static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
+      registered->model.set_registered_at(
+          static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()));
     }
     registry::apply(state.registry, std::move(event), at);
   }

@@ -252,6 +252,11 @@ class RandomValues {
     for (Reply& reply : value.replies) fill(reply);
     --batch_depth_;
   }
+  void fill(registry::PackedModel& value) {
+    registry::ModelMetadata model;
+    fill(model);
+    value = model;
+  }
   // A version stands beside a model only.
   void fill(result::BestModelFound& value) {
     fill_fields(value);

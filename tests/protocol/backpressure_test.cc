@@ -135,14 +135,14 @@ class Flood {
 
 std::string registration(std::uint64_t number, const std::string& model_id, std::size_t tag_bytes,
                          std::uint64_t answered_below = 0) {
-  registry::RegisterModel command;
-  command.model.model_id = model_id;
-  if (tag_bytes > 0) command.model.tags["payload"] = std::string(tag_bytes, 'x');
+  registry::ModelMetadata model;
+  model.model_id = model_id;
+  if (tag_bytes > 0) model.tags["payload"] = std::string(tag_bytes, 'x');
   Request request;
   request.correlation_id = request.command_number = number;
   request.answered_below = answered_below;
   request.reason = std::string(1'000, 'y');
-  request.body = Command(SingleCommand(registry::Command(command)));
+  request.body = Command(SingleCommand(registry::Command(registry::RegisterModel{model})));
   return codec::encode_client_frame(request).value();
 }
 
@@ -213,10 +213,11 @@ TEST(Backpressure, LargeFramesOfManyPeersAllArrive) {
     flood.hello(id);
     Batch batch;
     for (int i = 0; i < 40; ++i) {
-      registry::RegisterModel command;
-      command.model.model_id = "m" + std::to_string(id) + "-" + std::to_string(i);
-      command.model.tags["payload"] = std::string(15'000, 'x');
-      batch.items.push_back({SingleCommand(registry::Command(command)), std::nullopt});
+      registry::ModelMetadata model;
+      model.model_id = "m" + std::to_string(id) + "-" + std::to_string(i);
+      model.tags["payload"] = std::string(15'000, 'x');
+      const SingleCommand command = registry::Command(registry::RegisterModel{model});
+      batch.items.push_back({command, std::nullopt});
     }
     Request request;
     request.correlation_id = request.command_number = 1;

@@ -358,10 +358,10 @@ TEST(Engine, EveryFlippedBitOfAFrameIsAnsweredOrCloses) {
 TEST(Engine, AMapOfTooManyEntriesIsRefused) {
   EngineBench bench;
   bench.hello(1);
-  registry::RegisterModel command;
-  command.model.model_id = "m";
-  for (int i = 0; i < 20'000; ++i) command.model.tags["k" + std::to_string(i)] = "v";
-  bench.command(1, 1, SingleCommand(registry::Command(command)));
+  registry::ModelMetadata model;
+  model.model_id = "m";
+  for (int i = 0; i < 20'000; ++i) model.tags["k" + std::to_string(i)] = "v";
+  bench.command(1, 1, SingleCommand(registry::Command(registry::RegisterModel{model})));
   ASSERT_THAT(bench.replies(1), SizeIs(1));
   EXPECT_EQ(bench.replies(1)[0].status.code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(bench.state().sequence, 1u);

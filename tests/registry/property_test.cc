@@ -46,7 +46,7 @@ class NaiveRegistry {
   static bool bad_id(const std::string& id) { return id.empty() || id.find('@') != std::string::npos; }
 
   absl::StatusCode run_one(const RegisterModel& command) {
-    const ModelMetadata& model = command.model;
+    const ModelMetadata model = copy_of(command.model.view());
     if (bad_id(model.model_id) || model.state != DeploymentState::Registered) return absl::StatusCode::kInvalidArgument;
     if (model.tags.size() > 256) return absl::StatusCode::kInvalidArgument;
     if (row(model.model_id, model.version) != nullptr) return absl::StatusCode::kAlreadyExists;

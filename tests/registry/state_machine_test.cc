@@ -276,6 +276,36 @@ TEST_F(RegistryTest, IdsCompareByteByByte) {
   EXPECT_THAT(names_of(state_.list(std::nullopt, kAll)), testing::ElementsAre("Z@1.2.0", "z@1.2.0", "é@1.2.0"));
 }
 
+TEST_F(RegistryTest, APackedModelSaysTheSame) {
+  ModelMetadata full = model("resnet", kV2);
+  full.name = "ResNet";
+  full.framework = "onnx";
+  full.input_shape = {1, 3, 224, 224};
+  full.output_shape = {1, 1'000};
+  full.size_bytes = 7;
+  full.checksum = "sha256:00";
+  full.registered_at = 8;
+  full.state = Canary;
+  full.tags = {{"", "empty key"}, {"stage", ""}, {"task", "vision"}};
+  const PackedModel packed(full);
+  EXPECT_EQ(copy_of(packed.view()), full);
+  EXPECT_EQ(copy_of(PackedModel(packed.view()).view()), full);
+  PackedModel copy = packed;
+  EXPECT_EQ(copy, packed);
+  copy.set_registered_at(9);
+  EXPECT_NE(copy, packed) << "a copy is another one";
+  copy = packed;
+  EXPECT_EQ(copy, packed);
+  ModelMetadata other = full;
+  other.tags["task"] = "text";
+  EXPECT_NE(PackedModel(other), packed);
+  other = full;
+  other.output_shape.back() = 999;
+  EXPECT_NE(PackedModel(other), packed);
+  EXPECT_EQ(copy_of(PackedModel().view()), ModelMetadata());
+  EXPECT_EQ(decide(state_, RegisterModel{}).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(RegistryTest, AModelKnowsWhereTheLogHasItsLastEvent) {
   EXPECT_EQ(state_.last_change("resnet"), 0u);
   apply(state_, ModelRegistered{model("resnet")}, 5);

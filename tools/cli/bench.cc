@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 #include <deque>
+#include <iterator>
 #include <random>
 
 #include <asio/io_context.hpp>
@@ -53,7 +54,7 @@ constexpr std::uint64_t kPoolBytes = std::uint64_t{1} << 40U;
 struct Run {
   Plan plan;
   std::string prefix;  ///< of everything that this run makes: nothing is met twice
-  std::vector<registry::ModelMetadata> table;
+  std::vector<registry::PackedModel> table;
   std::vector<std::pair<std::string, registry::ModelVersion>> models;  ///< that `get` reads
   /// Of `models`, what `get` asks for next; so the memory has brought each when it is its turn.
   std::array<std::uint32_t, 16> picks{};
@@ -70,14 +71,16 @@ struct Run {
   std::size_t below(std::size_t bound) { return static_cast<std::size_t>(random() % bound); }
 
   /// The next version: of `keys` models in turn, each with the fields of a row of the table.
-  registry::ModelMetadata next_model() {
+  registry::PackedModel next_model() {
     const std::uint64_t number = versions_made++;
     const std::uint64_t key = number % plan.keys;
-    registry::ModelMetadata model = table[key % table.size()];
-    model.model_id = fmt::format("{}/{}-{}", prefix, model.model_id, key);
+    registry::ModelView model = table[key % table.size()].view();
+    fmt::memory_buffer model_id;
+    fmt::format_to(std::back_inserter(model_id), "{}/{}-{}", prefix, model.model_id, key);
+    model.model_id = {model_id.data(), model_id.size()};
     const std::uint64_t release = number / plan.keys;  // 64 bits of it do not fit one of the three numbers
     model.version = {1, static_cast<std::uint32_t>(release >> 32U), static_cast<std::uint32_t>(release)};
-    return model;
+    return registry::PackedModel(model);
   }
   /// A random one of `models`.
   const std::pair<std::string, registry::ModelVersion>& next_to_read() {
@@ -197,9 +200,9 @@ class Load {
   }
 
   void register_model(SteadyClock::time_point now) {
-    registry::ModelMetadata model = run_.next_model();
-    Asked& asked = ask(now, model.version);
-    asked.own_id = model.model_id;
+    registry::PackedModel model = run_.next_model();
+    Asked& asked = ask(now, model.view().version);
+    asked.own_id = model.view().model_id;
     asked.model_id = asked.own_id;
     client_->submit(Command(registry::Command(registry::RegisterModel{std::move(model)})), {}, checker(asked));
   }
@@ -329,8 +332,10 @@ class SetUp {
   void make_models(std::uint64_t count, const char* what) {
     Progress progress(what, count);
     for (std::uint64_t i = 0; i < count; ++i) {
-      registry::ModelMetadata model = run_.next_model();
-      if (run_.plan.operation != Operation::Register) run_.models.emplace_back(model.model_id, model.version);
+      registry::PackedModel model = run_.next_model();
+      if (run_.plan.operation != Operation::Register) {
+        run_.models.emplace_back(model.view().model_id, model.view().version);
+      }
       submit(registry::Command(registry::RegisterModel{std::move(model)}), [](const Reply&) {});
       progress.update(i);
     }
@@ -397,7 +402,7 @@ void bench(Context& context, const Plan& plan) {
   run.prefix = fmt::format("bench/{:08x}", static_cast<std::uint32_t>(run.random()));
   const Result<std::vector<registry::ModelMetadata>> table = parse_model_table(built_in_model_table());
   if (!table.ok()) throw refusal(table.status());
-  run.table = *table;
+  run.table.assign(table->begin(), table->end());
   std::vector<Share> shares = SetUp(context, run).make();
 
   std::vector<std::unique_ptr<Load>> loads;

@@ -47,7 +47,7 @@ Json request_json(const checkpoint::CreateCheckpointRequest& request) {
 
 // ---- events
 
-Json event_json(const registry::ModelRegistered& event) { return {{"model", to_json(event.model)}}; }
+Json event_json(const registry::ModelRegistered& event) { return {{"model", to_json(copy_of(event.model.view()))}}; }
 Json event_json(const registry::StateTransitioned& event) {
   return {{"model_id", event.model_id},
           {"version", format_version(event.version)},
