@@ -96,6 +96,9 @@ void State::prefetch(PrefetchStep step, std::string_view model_id, const std::op
   } else if (version && *version < of->newest->version) {
     const auto found = older_.find(OlderVersion{of, *version});
     if (found != older_.end()) prefetch_bytes(found->second, kUsualVersionBytes);
+  } else if (version && *version != of->newest->version) {  // to be registered
+    older_.prefetch(OlderVersion{of, of->newest->version});
+    prefetch_object(&*of->newest->run);
   }
 }
 

@@ -14,9 +14,10 @@ std::uint32_t& count_of(VersionList::Run& run, DeploymentState state) {
   return run.counts.at(static_cast<std::size_t>(state));
 }
 
+/// What is looked for is mostly what came last.
 std::ptrdiff_t index_of(const StoredVersion& entry) {
   const auto& versions = entry.run->versions;
-  return std::find(versions.begin(), versions.end(), &entry) - versions.begin();
+  return versions.rend() - std::find(versions.rbegin(), versions.rend(), &entry) - 1;
 }
 
 }  // namespace
@@ -28,12 +29,15 @@ void VersionList::insert(StoredVersion& entry, const StoredVersion* before) {
   const std::ptrdiff_t index = before == nullptr ? 0 : index_of(*before) + 1;
   run.versions.insert(run.versions.begin() + index, &entry);
   ++count_of(run, entry.state);
-  if (run.versions.size() > kMaxRun) split(entry.run);
+  if (run.versions.size() <= kMaxRun) return;
+  // Where one comes behind the other, as releases of a model do, what is full stays so.
+  const bool is_last = run.versions.back() == &entry;
+  split(entry.run, is_last ? kMaxRun : run.versions.size() / 2);
 }
 
-void VersionList::split(Place run) {
+void VersionList::split(Place run, std::size_t at) {
   const Place second = runs_.emplace(std::next(run));
-  const auto middle = run->versions.begin() + static_cast<std::ptrdiff_t>(run->versions.size() / 2);
+  const auto middle = run->versions.begin() + static_cast<std::ptrdiff_t>(at);
   second->versions.assign(middle, run->versions.end());
   run->versions.erase(middle, run->versions.end());
   for (StoredVersion* moved : second->versions) {

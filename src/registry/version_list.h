@@ -37,7 +37,8 @@ class VersionList {
   std::vector<ModelView> page(DeploymentState state, const StoredVersion* after, std::size_t limit) const;
 
  private:
-  void split(Place run);
+  /// Behind the first `at`.
+  void split(Place run, std::size_t at);
 
   std::list<Run> runs_;  // none is empty
 };
