@@ -47,7 +47,10 @@ std::vector<Group> take_together(std::deque<Group>& waiting) {
 }
 
 Group join(std::vector<Group> groups) {
+  std::size_t bytes = 0;
+  for (const Group& group : groups) bytes += group.bytes.size();
   Group joined = std::move(groups.front());
+  joined.bytes.reserve(bytes);
   for (auto next = groups.begin() + 1; next != groups.end(); ++next) joined.append(std::move(*next));
   return joined;
 }

@@ -135,7 +135,7 @@ class Load {
   }
 
   void start() {
-    for (std::uint64_t i = 0; i < run_.plan.depth; ++i) next();
+    for (std::uint64_t i = 0; i < run_.plan.depth; ++i) next(SteadyClock::now());
   }
 
  private:
@@ -147,8 +147,7 @@ class Load {
     registry::ModelVersion version;
   };
 
-  void next() {
-    const SteadyClock::time_point now = SteadyClock::now();
+  void next(SteadyClock::time_point now) {
     if (now >= run_.end) return;
     ++run_.in_flight;
     Operation operation = run_.plan.operation;
@@ -185,7 +184,8 @@ class Load {
   }
 
   void finish(SteadyClock::time_point started, const absl::Status& status, bool good) {
-    const std::chrono::duration<float, std::micro> took = SteadyClock::now() - started;
+    const SteadyClock::time_point now = SteadyClock::now();
+    const std::chrono::duration<float, std::micro> took = now - started;
     --run_.in_flight;
     ++run_.operations;
     run_.latencies_us.push_back(took.count());
@@ -195,7 +195,7 @@ class Load {
         run_.first_error = status.ok() ? "an answer that does not belong to its request" : describe(status);
       }
     }
-    next();
+    next(now);
     if (run_.in_flight == 0) run_.io.stop();
   }
 
