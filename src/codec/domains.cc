@@ -37,9 +37,11 @@ Offset<wire::Model> write_model(Writer& w, const Model& model) {
 Offset<wire::Model> write(Writer& w, const registry::ModelMetadata& model) { return write_model(w, model); }
 Offset<wire::Model> write(Writer& w, const registry::ModelView& model) { return write_model(w, model); }
 
-registry::PackedModel read_packed(Reader& r, const wire::Model* table) {
-  if (!r.enter(table, "model", wire::Model::VT_TAGS)) return {};
+namespace {
+
+registry::ModelParts read_parts(Reader& r, const wire::Model* table) {
   registry::ModelParts model;
+  if (!r.enter(table, "model", wire::Model::VT_TAGS)) return model;
   model.model_id = r.id_view(table->model_id(), "model id");
   model.name = r.text_view(table->name(), "model name");
   model.version = r.version(table->version(), "model version");
@@ -52,9 +54,15 @@ registry::PackedModel read_packed(Reader& r, const wire::Model* table) {
   model.state = r.enumerator<registry::DeploymentState>(table->state(), "deployment state");
   r.entries(table->tags(), "tag", model.tags,
             [&r](const wire::Tag* tag) { return r.text_view(tag->value(), "tag value"); });
-  return r.ok() ? registry::PackedModel(model) : registry::PackedModel();
+  return model;
 }
-registry::ModelMetadata read(Reader& r, const wire::Model* table) { return copy_of(read_packed(r, table).view()); }
+
+}  // namespace
+
+registry::PackedModel read_packed(Reader& r, const wire::Model* table) {
+  return registry::PackedModel(read_parts(r, table));
+}
+registry::ModelMetadata read(Reader& r, const wire::Model* table) { return copy_of(read_parts(r, table)); }
 
 Offset<wire::Validation> write(Writer& w, const registry::ValidationResult& validation) {
   const auto model_id = w.id(validation.model_id);

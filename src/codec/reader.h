@@ -136,7 +136,7 @@ class Reader {
       if (!enter(element, name, Element::VT_VALUE)) break;
       const std::string_view key = id_view(element->key(), name);
       if (!out.empty() && key <= out.back().first) {
-        if (key == out.back().first) duplicate(name, key);
+        if (key == out.back().first) duplicate(name, key);  // at once: to share one costs who sends it little
         in_order = false;
       }
       out.emplace_back(key, read_value(element));

@@ -41,7 +41,9 @@ using Event = std::variant<registry::Event, gpu_memory::Event, checkpoint::Event
 
 /// "ModelRegistered", "BlockAllocated", ...: as in schemas/event.fbs.
 std::string_view event_name(const Event&);
+/// What the names of the streams of models begin with.
 inline constexpr std::string_view kModelStreams = "model/";
+
 /// The name of a stream in two parts that stand elsewhere: "model/" and "resnet", or "server" and nothing.
 struct StreamRef {
   std::string_view kind, id;

@@ -65,12 +65,12 @@ SnapshotFacts read(Reader& r, const wire::SnapshotFacts* table) {
 // ---- models
 
 Offset<wire::SnapshotModels> write(Writer& w, const SnapshotModels& part) {
-  return wire::CreateSnapshotModels(w.builder(),
-                                    w.list(part.models, [&w](const auto& model) { return codec::write(w, model); }));
+  return wire::CreateSnapshotModels(
+      w.builder(), w.list(part.models, [&w](const auto& model) { return codec::write(w, model.view()); }));
 }
 SnapshotModels read(Reader& r, const wire::SnapshotModels* table) {
   if (!r.enter(table, "models", wire::SnapshotModels::VT_MODELS)) return {};
-  return {r.list(table->models(), [&r](const wire::Model* model) { return codec::read(r, model); })};
+  return {r.list(table->models(), [&r](const wire::Model* model) { return codec::read_packed(r, model); })};
 }
 
 Offset<wire::SnapshotValidations> write(Writer& w, const SnapshotValidations& part) {

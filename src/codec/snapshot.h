@@ -40,7 +40,7 @@ struct SnapshotFacts {
   bool operator==(const SnapshotFacts&) const = default;
 };
 struct SnapshotModels {
-  std::vector<registry::ModelMetadata> models;
+  std::vector<registry::PackedModel> models;
   bool operator==(const SnapshotModels&) const = default;
 };
 struct SnapshotValidations {

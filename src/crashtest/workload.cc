@@ -62,7 +62,7 @@ SingleCommand Workload::of_registry(Random& random) {
       const std::uint64_t tags = one_in(random, 6) ? below(random, 60) : below(random, 3);
       for (std::uint64_t i = 0; i < tags; ++i)
         made.tags[fmt::format("tag-{}", i)] = std::string(below(random, 240), 'x');
-      return registry::Command(registry::RegisterModel{std::move(made)});
+      return registry::Command(registry::RegisterModel{made});
     }
     case 2:
       return registry::Command(registry::TransitionState{model(random), version(random),

@@ -48,13 +48,14 @@ Digest hash_of(const ValidationResult& validation) {
 
 }  // namespace
 
-/// The four ways in which a state changes. Each keeps index, count and digest true to the versions.
+/// The ways in which a state changes. Each keeps index, count and digest true to the versions.
 class Editor {
  public:
   /// `at`: where the log has what changes it; 0: that is not known.
   explicit Editor(State& state, Sequence at = 0) : state_(state), at_(at) {}
 
   const StoredVersion& add(StoredVersion::Owner made) {
+    assert(made);
     StoredVersion& version = *made;
     const ModelView view = version.view();
     const auto [model, place] = model_for(view.model_id);

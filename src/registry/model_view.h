@@ -12,7 +12,7 @@
 
 namespace tensorforge::registry {
 
-/// The tags of a stored version, by key, where they lie: pairs of views.
+/// The tags of a packed version, by key, where they lie: pairs of views.
 class TagsView {
  public:
   using value_type = std::pair<std::string_view, std::string_view>;
@@ -51,7 +51,7 @@ class TagsView {
   const char* text_{};
 };
 
-/// A ModelMetadata read where a State keeps it.
+/// A ModelMetadata read where a State or a PackedModel keeps it.
 struct ModelView {
   std::string_view model_id, name;
   ModelVersion version;
@@ -64,7 +64,6 @@ struct ModelView {
   TagsView tags;
   bool operator==(const ModelView&) const;
 };
-ModelMetadata copy_of(const ModelView&);
 
 /// The fields of a ModelMetadata, with its texts where they came from.
 struct ModelParts {
@@ -78,5 +77,8 @@ struct ModelParts {
   DeploymentState state{};
   absl::InlinedVector<std::pair<std::string_view, std::string_view>, 8> tags;  ///< by key, each key once
 };
+
+ModelMetadata copy_of(const ModelView&);
+ModelMetadata copy_of(const ModelParts&);
 
 }  // namespace tensorforge::registry

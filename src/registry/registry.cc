@@ -168,9 +168,8 @@ struct ModelRegistry::Guarded {
 ModelRegistry::ModelRegistry() : guarded_(std::make_unique<Guarded>()) {}
 ModelRegistry::~ModelRegistry() = default;
 
-absl::Status ModelRegistry::register_model(ModelMetadata model) {
-  return guarded_->execute(RegisterModel{std::move(model)});
-}
+// NOLINTNEXTLINE(performance-unnecessary-value-param): so the contract has it
+absl::Status ModelRegistry::register_model(ModelMetadata model) { return guarded_->execute(RegisterModel{model}); }
 
 std::optional<ModelMetadata> ModelRegistry::get(std::string_view model_id, const ModelVersion& version) const {
   return guarded_->read([&](const State& state) { return copy(state.find(model_id, version)); });

@@ -29,21 +29,12 @@ void for_each_version(const State& state, const std::function<void(const ModelVi
   }
 }
 
-void for_each_model(const State& state,
-                    const std::function<void(std::string_view model_id, Sequence last_change)>& visit) {
-  std::string_view last_id;  // none is empty
-  for_each_version(state, [&](const ModelView& model, const ValidationResult*) {
-    if (std::exchange(last_id, model.model_id) != model.model_id) {
-      visit(model.model_id, state.last_change(model.model_id));
-    }
-  });
-}
-
-absl::Status restore(State& state, const ModelMetadata& model) {
+absl::Status restore(State& state, PackedModel&& packed) {
+  const ModelView model = packed.view();
   if (state.find(model.model_id, model.version)) {
     return impossible(model.model_id, model.version, "given twice");
   }
-  apply(state, ModelRegistered{model});
+  apply(state, ModelRegistered{std::move(packed)});
   return absl::OkStatus();
 }
 

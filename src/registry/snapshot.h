@@ -12,11 +12,8 @@ namespace tensorforge::registry {
 
 /// Every version in the order of lists, with its validation (nullptr: none).
 void for_each_version(const State&, const std::function<void(const ModelView&, const ValidationResult*)>& visit);
-/// Every model by id, with State::last_change().
-void for_each_model(const State&, const std::function<void(std::string_view model_id, Sequence last_change)>& visit);
-
 /// kDataLoss: the version is there already.
-absl::Status restore(State&, const ModelMetadata&);
+absl::Status restore(State&, PackedModel&&);
 /// kDataLoss: its version is not there, or validated already.
 absl::Status restore(State&, const ValidationResult&);
 /// kDataLoss: the model is not there, or that was said already.

@@ -59,6 +59,10 @@ Sequence State::last_change(std::string_view model_id) const {
   return of == nullptr ? 0 : of->last_change;
 }
 
+void State::for_each_model(const std::function<void(std::string_view model_id, Sequence last_change)>& visit) const {
+  for (const StoredModel::Owner& each : models_) visit(each->id(), each->last_change);
+}
+
 std::vector<ModelView> State::list(const std::optional<VersionKey>& after, std::size_t limit) const {
   std::vector<ModelView> page;
   auto next = after ? models_.lower_bound(after->model_id) : models_.begin();

@@ -86,6 +86,8 @@ class State {
   const ValidationResult* validation(std::string_view model_id, const ModelVersion&) const;
   /// Where the log has the last event of this model, as apply() was told; 0: there is no such model, or it was not.
   Sequence last_change(std::string_view model_id) const;
+  /// Every model by id, with its last_change().
+  void for_each_model(const std::function<void(std::string_view model_id, Sequence last_change)>& visit) const;
 
   /// Up to `limit` versions behind `after` (nullopt: from the start), by (model_id, version).
   std::vector<ModelView> list(const std::optional<VersionKey>& after, std::size_t limit) const;
@@ -94,7 +96,7 @@ class State {
   std::vector<ModelView> find_by_state(DeploymentState, const std::optional<VersionKey>& after,
                                        std::size_t limit) const;
 
-  /// For a look at this version; nullopt: at the newest.
+  /// For a look at this version, or its registration; nullopt: for a look at the newest.
   void prefetch(PrefetchStep, std::string_view model_id, const std::optional<ModelVersion>&) const;
 
   std::size_t model_count() const;
@@ -180,6 +182,7 @@ Result<Events> decide(const State&, Command);
 void apply(State&, Event, Sequence at = 0);
 /// What was touched had the former values that are added to `undo`.
 void apply(State&, Event, Undo& undo);
+/// What apply() does with `at`, for a model that is there.
 void note_change(State&, std::string_view model_id, Sequence at);
 /// Puts everything back as it was before the first apply() with this `undo`.
 void undo(State&, Undo&&);

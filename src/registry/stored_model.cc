@@ -9,7 +9,7 @@
 namespace tensorforge::registry {
 namespace {
 
-/// Whoever has more is refused for as much.
+/// Nobody has more, and who had would be refused for as much.
 std::uint32_t counted(std::size_t count) {
   return static_cast<std::uint32_t>(std::min<std::size_t>(count, std::numeric_limits<std::uint32_t>::max()));
 }
@@ -19,7 +19,9 @@ char* put(char* at, std::string_view text) { return std::copy(text.begin(), text
 
 }  // namespace
 
-ModelMetadata copy_of(const ModelView& view) {
+namespace {
+
+ModelMetadata copy(const auto& view) {
   ModelMetadata model;
   model.model_id = view.model_id;
   model.name = view.name;
@@ -31,9 +33,14 @@ ModelMetadata copy_of(const ModelView& view) {
   model.checksum = view.checksum;
   model.registered_at = view.registered_at;
   model.state = view.state;
-  for (const auto [key, value] : view.tags) model.tags.emplace_hint(model.tags.end(), key, value);
+  for (const auto& [key, value] : view.tags) model.tags.emplace_hint(model.tags.end(), key, value);
   return model;
 }
+
+}  // namespace
+
+ModelMetadata copy_of(const ModelView& model) { return copy(model); }
+ModelMetadata copy_of(const ModelParts& model) { return copy(model); }
 
 bool TagsView::operator==(const TagsView& other) const {
   return size() == other.size() && std::equal(begin(), end(), other.begin());
@@ -50,7 +57,8 @@ bool ModelView::operator==(const ModelView& other) const {
 
 StoredVersion::Owner StoredVersion::make(const auto& model) {
   static_assert(alignof(StoredVersion) >= alignof(std::size_t) && sizeof(StoredVersion) % alignof(std::size_t) == 0);
-  const std::size_t ranks = model.input_shape.size() + model.output_shape.size();
+  const std::uint32_t input_rank = counted(model.input_shape.size()), output_rank = counted(model.output_shape.size());
+  const std::size_t ranks = std::size_t{input_rank} + output_rank;
   std::size_t bytes = sizeof(StoredVersion) + ranks * sizeof(std::size_t) +
                       2 * model.tags.size() * sizeof(std::uint32_t) + model.model_id.size() + model.name.size() +
                       model.framework.size() + model.checksum.size();
@@ -65,13 +73,12 @@ StoredVersion::Owner StoredVersion::make(const auto& model) {
   made->name_bytes_ = size_of(model.name);
   made->framework_bytes_ = size_of(model.framework);
   made->checksum_bytes_ = size_of(model.checksum);
-  made->input_rank_ = counted(model.input_shape.size());
-  made->output_rank_ = counted(model.output_shape.size());
+  made->input_rank_ = input_rank;
+  made->output_rank_ = output_rank;
   made->tags_ = counted(model.tags.size());
 
   auto* const shapes = reinterpret_cast<std::size_t*>(made.get() + 1);
-  std::copy(model.output_shape.begin(), model.output_shape.end(),
-            std::copy(model.input_shape.begin(), model.input_shape.end(), shapes));
+  std::copy_n(model.output_shape.begin(), output_rank, std::copy_n(model.input_shape.begin(), input_rank, shapes));
   auto* size = reinterpret_cast<std::uint32_t*>(shapes + ranks);
   char* text = reinterpret_cast<char*>(size + 2 * model.tags.size());
   text = put(put(put(put(text, model.model_id), model.name), model.framework), model.checksum);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cassert>
 #include <cstdint>
 #include <memory>
 #include <string_view>
@@ -23,8 +24,6 @@ struct StoredVersion {
     void operator()(StoredVersion*) const;
   };
   using Owner = std::unique_ptr<StoredVersion, Free>;
-  /// Of a ModelMetadata, a ModelView or ModelParts.
-  static Owner make(const auto& model);
 
   ModelView view() const;
 
@@ -39,6 +38,9 @@ struct StoredVersion {
   std::unique_ptr<ValidationResult> validation;  ///< many versions have none
 
  private:
+  friend class PackedModel;
+  /// Of a ModelMetadata, a ModelView or ModelParts.
+  static Owner make(const auto& model);
   StoredVersion() = default;
   ~StoredVersion() = default;
 
@@ -69,8 +71,12 @@ class PackedModel {
   ModelView view() const { return packed_ ? packed_->view() : ModelView{}; }
   bool operator==(const PackedModel& other) const { return view() == other.view(); }
 
-  /// ms since the Unix epoch. Not of what says nothing, as below.
-  void set_registered_at(std::uint64_t at) { packed_->registered_at = at; }
+  /// `at`: ms since the Unix epoch. It says something; asserted.
+  void set_registered_at(std::uint64_t at) {
+    assert(packed_);
+    packed_->registered_at = at;
+  }
+  /// nullptr where it says nothing.
   StoredVersion::Owner take() && { return std::move(packed_); }
 
  private:

@@ -37,8 +37,8 @@ class VersionList {
   std::vector<ModelView> page(DeploymentState state, const StoredVersion* after, std::size_t limit) const;
 
  private:
-  /// Behind the first `at`.
-  void split(Place run, std::size_t at);
+  /// In the middle; gives the second half.
+  Place split(Place run);
 
   std::list<Run> runs_;  // none is empty
 };

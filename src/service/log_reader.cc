@@ -175,7 +175,7 @@ bool is_of_stream(const Record& record, std::string_view stream) {
 }
 
 absl::Status check_stream_name(std::string_view stream) {
-  static constexpr std::array<std::string_view, 5> kKinds = {"model/", "pool/", "run/", kSessionPrefix,
+  static constexpr std::array<std::string_view, 5> kKinds = {kModelStreams, "pool/", "run/", kSessionPrefix,
                                                              kPrincipalPrefix};
   const auto names_one = [&](std::string_view kind) {
     return stream.size() > kind.size() && stream.substr(0, kind.size()) == kind;

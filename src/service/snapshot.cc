@@ -21,8 +21,9 @@ constexpr std::size_t kPageBytes = std::size_t{200} << 10U;
 // About what an entity takes on a page: its texts, and the rest of it.
 constexpr std::size_t kTextBytes = 12, kTableBytes = 96;
 
-std::size_t bytes_of(const std::string& text) { return text.size() + kTextBytes; }
-std::size_t bytes_of(const registry::ModelMetadata& model) {
+std::size_t bytes_of(std::string_view text) { return text.size() + kTextBytes; }
+std::size_t bytes_of(const registry::PackedModel& packed) {
+  const registry::ModelView model = packed.view();
   std::size_t bytes = kTableBytes + bytes_of(model.model_id) + bytes_of(model.name) + bytes_of(model.framework) +
                       bytes_of(model.checksum) + 8 * (model.input_shape.size() + model.output_shape.size());
   for (const auto& [key, value] : model.tags) bytes += 2 * kTextBytes + bytes_of(key) + bytes_of(value);
@@ -108,7 +109,7 @@ SnapshotFacts facts_of(const State& state) {
 
 absl::Status save_registry(const registry::State& state, const AddPage& add) {
   Pages<SnapshotModels, &SnapshotModels::models> models(add);
-  registry::for_each_version(state, [&](const auto& model, const auto*) { models.push(copy_of(model)); });
+  registry::for_each_version(state, [&](const auto& model, const auto*) { models.push(registry::PackedModel(model)); });
   if (absl::Status status = models.finish(); !status.ok()) return status;
   Pages<SnapshotValidations, &SnapshotValidations::validations> validations(add);
   registry::for_each_version(state, [&](const auto&, const auto* validation) {
@@ -154,7 +155,7 @@ absl::Status save_sessions(const Sessions& sessions, const AddPage& add) {
 absl::Status save_streams(const State& state, const AddPage& add) {
   Pages<SnapshotStreams, &SnapshotStreams::streams> pages(add);
   // In the order of their names: those of models come before all others.
-  registry::for_each_model(state.registry, [&](std::string_view model_id, Sequence last) {
+  state.registry.for_each_model([&](std::string_view model_id, Sequence last) {
     pages.push(SnapshotStreams::Stream{StreamRef{kModelStreams, model_id}.name(), last});
   });
   std::vector<std::pair<std::string, Sequence>> others(state.last_of_others.begin(), state.last_of_others.end());
@@ -182,9 +183,8 @@ class Loading {
     if (!status.ok()) return status;
     status = checkpoint::restore_next_checkpoint_number(state_.checkpoint, facts_.next_checkpoint_number);
     if (!status.ok()) return status;
-    SnapshotFacts found = facts_of(state_);
-    found.counts.streams = streams_;  // a model may lack its own
-    if (found == facts_) return std::move(state_);
+    const SnapshotFacts found = facts_of(state_);
+    if (found == facts_ && streams_ == facts_.counts.streams) return std::move(state_);
     return damaged(found.counts == facts_.counts ? "its digests are not those of the state in it"
                                                  : "it does not hold as much as it says");
   }
@@ -206,7 +206,7 @@ class Loading {
     return absl::OkStatus();
   }
   absl::Status restore(SnapshotModels&& part) {
-    return each(part.models, [this](const auto& model) { return registry::restore(state_.registry, model); });
+    return each(part.models, [this](auto& model) { return registry::restore(state_.registry, std::move(model)); });
   }
   absl::Status restore(SnapshotValidations&& part) {
     return each(part.validations, [this](const auto& one) { return registry::restore(state_.registry, one); });
@@ -236,6 +236,7 @@ class Loading {
   absl::Status restore(SnapshotStreams&& part) {
     streams_ += part.streams.size();
     return each(part.streams, [this](auto& stream) {
+      if (stream.last == 0) return absl::DataLossError("a stream has no event");
       if (const StreamRef parsed = parse_stream(stream.name); parsed.kind == kModelStreams) {
         return registry::restore(state_.registry, parsed.id, stream.last);
       }
@@ -256,7 +257,7 @@ class Loading {
   SnapshotFacts facts_;
   bool has_facts_{};
   std::size_t last_part_{};
-  std::uint64_t streams_{};  // so far
+  std::uint64_t streams_{};  // given so far: a model is there without its own
 };
 
 }  // namespace

@@ -24,7 +24,7 @@ struct Incarnation {
   Sequence first_sequence{};
 };
 
-/// Stream names to sequences; an event's StreamRef finds its stream without making the name.
+// For a map of stream names, in which an event's StreamRef finds its stream without making the name.
 struct HashStream {
   using is_transparent = void;
   std::size_t operator()(const StreamRef& stream) const {

@@ -108,7 +108,7 @@ class Mix {
     model.size_bytes = 102'540'000;
     model.checksum = "sha256:0123456789abcdef0123456789abcdef";
     model.tags["accuracy_top1"] = "80.858";
-    return registry::Command(registry::RegisterModel{std::move(model)});
+    return registry::Command(registry::RegisterModel{model});
   }
   /// There and back again, which a lifecycle allows for ever.
   std::optional<SingleCommand> transition(const service::State& state) {

@@ -499,6 +499,10 @@ TEST(Maps, AreReadInAnyOrderAndHoldAKeyOnce) {
   const auto& model = std::get<registry::RegisterModel>(std::get<registry::Command>(command)).model;
   EXPECT_EQ(copy_of(model.view()).tags,
             (std::map<std::string, std::string>{{"a", "of a"}, {"b", "of b"}, {"c", "of c"}}));
+  for (const auto& twice :
+       {std::vector<std::string>{"a", "b", "a"}, {"b", "a", "b"}, {"a", "a"}, {"b", "c", "a", "c"}}) {
+    EXPECT_THAT(message_of(decode_client_frame(bytes_of(tags(twice))).status()), HasSubstr("is given twice"));
+  }
   expect_refused(tags({"a", "b", "a"}), "tag \"a\" is given twice");
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <random>
 #include <set>
@@ -324,6 +325,13 @@ TEST_F(RegistryTest, AModelKnowsWhereTheLogHasItsLastEvent) {
   note_change(state_, "resnet", 12);
   EXPECT_EQ(state_.last_change("resnet"), 12u);
   EXPECT_EQ(state_.last_change("bert"), 8u);
+
+  Undo taken_back;
+  apply(state_, ModelRegistered{model("t5")}, taken_back);
+  apply(state_, StateTransitioned{"bert", kV1, Registered, Validating}, taken_back);
+  undo(state_, std::move(taken_back));
+  EXPECT_EQ(state_.last_change("t5"), 0u);
+  EXPECT_EQ(state_.last_change("bert"), 8u);
 }
 
 TEST_F(RegistryTest, UndoPutsEverythingBack) {
@@ -439,6 +447,33 @@ TEST_F(RegistryTest, DigestIsTheSameForEver) {
   EXPECT_EQ(format_digest(state_.digest()), "3aa0e6eedb412d93cb9339d0822421fd");
   given({ValidationRecorded{{"team/resnet", kV1, true, 1.5, 9.25, 0.76, {"slow", ""}}}});
   EXPECT_EQ(format_digest(state_.digest()), "c263a57884ccf3ae0b88945c342f44d2");
+}
+
+// In runs that are few, whatever the order they come in.
+TEST(RegistryOrder, KeepsManyVersionsTogether) {
+  constexpr std::uint32_t kVersions = 1'000;
+  std::vector<std::uint32_t> ascending(kVersions);
+  std::iota(ascending.begin(), ascending.end(), 0);
+  const std::vector<std::uint32_t> descending(ascending.rbegin(), ascending.rend());
+  std::vector<std::uint32_t> behind_a_full_run(ascending.begin(), ascending.begin() + 64);
+  behind_a_full_run.insert(behind_a_full_run.end(), descending.begin(), descending.end() - 64);
+  std::vector<std::uint32_t> shuffled = ascending;
+  std::shuffle(shuffled.begin(), shuffled.end(), std::mt19937(7));
+  for (const auto& [order, most_runs] : {std::pair{ascending, 16U}, std::pair{behind_a_full_run, 16U},
+                                         std::pair{descending, 32U}, std::pair{shuffled, 32U}}) {
+    VersionList list;
+    std::map<std::uint32_t, StoredVersion::Owner> versions;
+    for (const std::uint32_t minor : order) {
+      const auto made = versions.emplace(minor, PackedModel(model("m", {1, minor, 0})).take()).first;
+      list.insert(*made->second, made == versions.begin() ? nullptr : std::prev(made)->second.get());
+    }
+    std::set<const VersionList::Run*> runs;
+    for (const auto& [minor, version] : versions) runs.insert(&*version->run);
+    EXPECT_LE(runs.size(), most_runs);
+    std::vector<std::uint32_t> got;
+    for (const ModelView& view : list.page(Registered, nullptr, kAll)) got.push_back(view.version.minor);
+    EXPECT_EQ(got, ascending);
+  }
 }
 
 // Far more versions than stand together in the index, in an order that cuts it everywhere.

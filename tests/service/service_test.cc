@@ -233,6 +233,23 @@ TEST_F(ServiceTest, ABatchThatIsRefusedHalfwayLeavesNoTrace) {
   EXPECT_EQ(replayed().digest(), state().digest()) << "ids too are as if it had never been: " << next;
 }
 
+TEST_F(ServiceTest, ABatchThatIsRefusedIsNoChangeOfItsStreams) {
+  run(register_model("resnet"));  // 2
+  run(create_pool("gpu0", 100));  // 3
+  const Batch refused = batch({transition("resnet", DeploymentState::Validating), register_model("bert"),
+                               allocate("gpu0", 10), transition("resnet", DeploymentState::Production)});
+  EXPECT_EQ(code(Command(refused)), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(state().last_of("model/resnet"), 2u);
+  EXPECT_EQ(state().last_of("model/bert"), 0u);
+  EXPECT_EQ(state().last_of("pool/gpu0"), 3u);
+  run(Command(batch({transition("resnet", DeploymentState::Validating), register_model("bert"), allocate("gpu0", 10),
+                     transition("resnet", DeploymentState::Staging)})));  // 4 to 7
+  EXPECT_EQ(state().last_of("model/resnet"), 7u);
+  EXPECT_EQ(state().last_of("model/bert"), 5u);
+  EXPECT_EQ(state().last_of("pool/gpu0"), 6u);
+  EXPECT_EQ(pages_of(replayed()), pages_of(state()));
+}
+
 TEST_F(ServiceTest, AnAllocationThatFailsRefusesItsBatchAndIsNotRecorded) {
   run(create_pool("gpu0", 100));
   const Reply refused = run(Command(batch({allocate("gpu0", 60), allocate("gpu0", 60)})));

@@ -208,7 +208,13 @@ TEST_F(LyingSnapshot, IsRefused) {
       {"a checkpoint number that was given", [&] { part<SnapshotFacts>().next_checkpoint_number = 1; }},
       {"no incarnation", [&] { part<SnapshotFacts>().incarnations.clear(); }},
       {"an incarnation to come", [&] { part<SnapshotFacts>().incarnations.back().first_sequence = ~0ULL; }},
-      {"another model", [&] { part<SnapshotModels>().models.front().name += "x"; }},
+      {"another model",
+       [&] {
+         registry::PackedModel& first = part<SnapshotModels>().models.front();
+         registry::ModelMetadata other = copy_of(first.view());
+         other.name += "x";
+         first = other;
+       }},
       {"a model twice", [&] { part<SnapshotModels>().models.push_back(part<SnapshotModels>().models.front()); }},
       {"a validation of nothing", [&] { part<SnapshotValidations>().validations.front().model_id = "nobody"; }},
       {"a pool without memory", [&] { part<SnapshotPools>().pools.front().total_memory = 0; }},
@@ -245,6 +251,12 @@ TEST_F(LyingSnapshot, IsRefused) {
        [&] { part<SnapshotStreams>().streams.push_back(part<SnapshotStreams>().streams.front()); }},
       {"another stream twice",
        [&] { part<SnapshotStreams>().streams.push_back(part<SnapshotStreams>().streams.back()); }},
+      {"a model without its stream, of as many as it says",
+       [&] {
+         part<SnapshotStreams>().streams.erase(part<SnapshotStreams>().streams.begin());
+         --part<SnapshotFacts>().counts.streams;
+       }},
+      {"a stream without an event", [&] { part<SnapshotStreams>().streams.front().last = 0; }},
       {"a stream of no model", [&] { part<SnapshotStreams>().streams.front().name = "model/nobody"; }},
       {"a model without its stream",
        [&] { part<SnapshotStreams>().streams.erase(part<SnapshotStreams>().streams.begin()); }},

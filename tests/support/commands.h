@@ -15,7 +15,7 @@ inline SingleCommand register_model(std::string id, registry::ModelVersion versi
   registry::ModelMetadata model;
   model.model_id = std::move(id);
   model.version = version;
-  return registry::Command(registry::RegisterModel{std::move(model)});
+  return registry::Command(registry::RegisterModel{model});
 }
 inline SingleCommand transition(std::string id, registry::DeploymentState to,
                                 registry::ModelVersion version = {1, 0, 0}) {

@@ -52,7 +52,7 @@ class RandomCommands {
         model.name = std::string(below(5), 'n');
         model.input_shape.assign(below(4), 7);
         if (below(2) == 0) model.tags["tag"] = std::to_string(below(9));
-        return registry::Command(registry::RegisterModel{std::move(model)});
+        return registry::Command(registry::RegisterModel{model});
       }
       case 1:
         return transition(id, static_cast<registry::DeploymentState>(below(7)), version());
