@@ -137,7 +137,6 @@ int serve(const server::Config& config) {
   server::Server* running = nullptr;
   server::Server::Options options;
   options.protocol = config.protocol;
-  if (open.ack == storage::Ack::kWal) options.protocol.early_group_bytes = 0;
   options.service = config.service;
   options.identity = {journal.log_id(), std::string(server::version()), config.ack, server::read_clocks().wall_ms};
   options.to_start = directory->to_start;

@@ -116,6 +116,7 @@ class SimulatedWorld {
     kServiceHears,  // that the connection is closed
     kClientHears,
     kEndTurn,
+    kRest,
     kMoreWork,
     kTick,
     kSynced,
@@ -175,7 +176,12 @@ class SimulatedWorld {
       case What::kClientHears:
         return client_hears(next.subject);
       case What::kEndTurn:
-        return end_turn();
+        turn_due_ = false;
+        return end_turn(true);
+      case What::kRest:
+        if (turn_due_) return;  // which asks again
+        engine_->on_tick(clocks());
+        return end_turn(false);
       case What::kMoreWork:
         begin_turn();
         return engine_->on_turn();
@@ -286,9 +292,8 @@ class SimulatedWorld {
     engine_->on_tick(clocks());
     soon(100, What::kEndTurn, 0, life_);
   }
-  void end_turn() {
-    turn_due_ = false;
-    protocol::Effects effects = engine_->take_effects();
+  void end_turn(bool input_ready) {
+    protocol::Effects effects = engine_->take_effects(input_ready);
     for (storage::Group& group : effects.groups) journal_.submit(std::move(group));
     expect_sync();
     for (protocol::Effects::Read& what : effects.reads) {
@@ -309,6 +314,7 @@ class SimulatedWorld {
     }
     for (const ConnectionId id : effects.closes) service_closes(id);
     if (effects.more_work) soon(20, What::kMoreWork, 0, life_);
+    if (effects.gathers) soon(100, What::kRest, 0, life_);
     if (effects.exit_code) service_ended(*effects.exit_code);
   }
   void tick() {

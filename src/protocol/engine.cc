@@ -26,6 +26,8 @@ constexpr std::size_t kLeastGatherShare = 256;
 constexpr std::size_t kFloodBesideOthersBytes = std::size_t{128} << 10U;
 /// ... and for how long a connection is known as one or the other.
 constexpr std::uint64_t kAskedLatelyMs = 1'000;
+/// How long a small group is kept for input that is ready: with others who ask without a pause there always is some.
+constexpr std::uint64_t kMaxKeptMs = 2;
 /// Reads of the log that one connection may have under way.
 constexpr std::size_t kMaxReads = 64;
 /// Reads of the log that are given out at a time. One thread does them, so more would only lie there.
@@ -968,10 +970,18 @@ void Engine::check_end() {
 }
 
 /// What was decided goes to the journal, which begins it at once if it has nothing else to do.
-void Engine::give_groups() {
+void Engine::give_groups(bool input_ready) {
   if (!journal_status_.ok()) return;
   const std::size_t before = service_.gathered_bytes();
-  if (!given_.empty() && before < std::min(config_.early_group_bytes, config_.max_gathered_bytes / 8)) return;
+  if (before < std::min(config_.early_group_bytes, config_.max_gathered_bytes / 8)) {
+    if (!given_.empty()) return;
+    if (input_ready && before > 0) {
+      if (!kept_since_) kept_since_ = now_.boot_ms;
+      effects_.gathers = now_.boot_ms < *kept_since_ + kMaxKeptMs;
+      if (effects_.gathers) return;
+    }
+  }
+  kept_since_.reset();
   const bool at_rest = given_.empty();
   while (std::optional<storage::Group> group = service_.take_group()) {
     given_.push_back({group->bytes.size() + group->note_bytes, !group->noted_digest.empty()});
@@ -983,8 +993,8 @@ void Engine::give_groups() {
   boundaries_.push_back(boundary());
 }
 
-Effects Engine::take_effects() {
-  give_groups();
+Effects Engine::take_effects(bool input_ready) {
+  give_groups(input_ready);
   const bool reconsider_waiting = std::exchange(group_began_, false) && std::exchange(turned_away_, false);
   start_reads();
   if (reconsider_waiting || pressure_level() < highest_level_) reconsider_all();

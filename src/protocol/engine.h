@@ -41,8 +41,8 @@ struct Config {
   /// Records waiting for the disk; then nobody is read from, and from a half on only who has little among them.
   /// Enough for about a thousand records: with more, everybody waits for what few ask.
   std::size_t max_gathered_bytes{std::size_t{512} << 10U};
-  /// Records that go to the journal while it writes others; fewer wait until that is done. No key: where answers wait
-  /// for the anchor, a group that begins early is small and makes them wait for one write more.
+  /// Records that go to the journal at once. Fewer wait until it writes nothing and no input is ready: a group that
+  /// begins early is small, and makes those behind it wait for one write more. No key.
   std::size_t early_group_bytes{std::size_t{64} << 10U};
   std::size_t frames_per_turn{64};       ///< of one connection, before the others have their turn
   std::size_t max_frames_per_turn{512};  ///< of all; then who has not been served yet in this turn gets a few
@@ -83,6 +83,7 @@ struct Effects {
   std::vector<Read> reads;  ///< for another thread: service::run_read(); VerifyLog and TakeSnapshot take very long
   std::vector<std::string> warnings;  ///< for the service's log
   bool more_work{};                   ///< call on_turn() soon, after other input had its chance
+  bool gathers{};                     ///< take_effects() again once no input is ready, for what was kept back
   std::optional<int> exit_code;       ///< nothing is left to do: end the process with this
 };
 
@@ -94,7 +95,8 @@ struct Effects {
 ///
 /// How to drive it: call on_tick() with the clocks at least once a second and at the start of each turn of the event
 /// loop; feed whatever happened; then take_effects() and carry them out. What is decided in a turn is given to the
-/// journal at its end, unless it is little and others are being written; the journal makes one write of all that waits.
+/// journal at its end, unless it is little, and others are being written or may join it; the journal makes one write of
+/// all that waits.
 ///
 /// Threads: one. No call blocks, reads a clock or does I/O, and the same calls give the same effects.
 class Engine {
@@ -135,7 +137,9 @@ class Engine {
   /// Takes no more requests, answers those it took, makes everything durable, closes every connection: exit code 0.
   void begin_shutdown();
 
-  Effects take_effects();
+  /// What there is to do. With `input_ready` there may be input that the engine was not given, and what would be a
+  /// small group is kept for it, for 1 or 2 ms at most.
+  Effects take_effects(bool input_ready = false);
 
   const service::State& state() const { return service_.state(); }
   std::size_t connection_count() const { return connections_.size(); }
@@ -185,7 +189,7 @@ class Engine {
   bool may_read_log(const Connection&) const;
   void adapt_gather_share();
   void begin_gathering();
-  void give_groups();
+  void give_groups(bool input_ready);
   bool gathered_too_much() const { return gathered_bytes() >= config_.max_gathered_bytes; }
   std::size_t pressure_level() const;
   std::size_t max_reply_bytes() const;
@@ -267,9 +271,10 @@ class Engine {
     std::size_t bytes{};
     bool sealed{};  ///< ends at a noted digest: what is behind it is another write
   };
-  std::deque<Given> given_;        ///< to the journal, and not synced
-  bool group_began_{};             ///< since the last effects
-  std::size_t submitted_bytes_{};  ///< of those in given_ that wait behind what is being written
+  std::optional<std::uint64_t> kept_since_;  ///< boot clock: a small group, for input that is ready
+  std::deque<Given> given_;                  ///< to the journal, and not synced
+  bool group_began_{};                       ///< since the last effects
+  std::size_t submitted_bytes_{};            ///< of those in given_ that wait behind what is being written
   Sequence durable_{};
   Boundary told_;                    ///< the last boundary that is durable
   std::deque<Boundary> boundaries_;  ///< those that are not yet

@@ -139,13 +139,15 @@ class Server::Impl {
     if (turn_posted_) return;
     turn_posted_ = true;
     engine_->on_tick(read_clocks());
-    post([this] { end_turn(); });
+    post([this] {
+      turn_posted_ = false;
+      end_turn(true);
+    });
   }
 
-  void end_turn() {
-    turn_posted_ = false;
+  void end_turn(bool input_ready) {
     if (exit_code_) return;  // what it decided since may rest on a state that is wrong
-    protocol::Effects effects = engine_->take_effects();
+    protocol::Effects effects = engine_->take_effects(input_ready);
     for (const std::string& warning : effects.warnings) spdlog::warn("{}", warning);
     for (storage::Group& group : effects.groups) {
       crash_point(CrashPoint::kGroupTaken);
@@ -175,7 +177,20 @@ class Server::Impl {
         engine_->on_turn();
       });
     }
+    if (effects.gathers) wait_for_rest();
     if (effects.exit_code && !exit_code_) end(*effects.exit_code);
+  }
+
+  /// Until what was ready at the end of a turn has been read: its handlers come before this one, and begin another.
+  void wait_for_rest() {
+    if (rest_posted_) return;
+    rest_posted_ = true;
+    post([this] {
+      rest_posted_ = false;
+      if (turn_posted_) return;  // which asks again
+      engine_->on_tick(read_clocks());
+      end_turn(false);
+    });
   }
 
   // ---- the journal; before the engine is there, for the first group of a new life alone
@@ -501,7 +516,7 @@ class Server::Impl {
     std::uint64_t live_entities{};
   };
   std::deque<Noted> noted_;  // likewise
-  bool turn_posted_{}, stopping_{};
+  bool turn_posted_{}, rest_posted_{}, stopping_{};
   std::atomic<bool> ending_{};  // for the threads of the background
   std::thread checker_;
   std::optional<int> exit_code_;

@@ -541,6 +541,72 @@ TEST(Engine, GivesTheJournalWhatIsEnoughWhileItWrites) {
   }
 }
 
+TEST(Engine, KeepsALittleForInputThatIsReady) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.settle();
+  protocol::Engine& engine = bench.engine();
+  std::uint64_t number = 0;
+  const auto register_one = [&] {
+    ++number;
+    const std::string frame = frame_of(number, Command(register_model("m" + std::to_string(number))));
+    engine.on_bytes(1, std::as_bytes(std::span(frame)));
+  };
+  register_one();
+  protocol::Effects effects = engine.take_effects(true);
+  EXPECT_THAT(effects.groups, IsEmpty());
+  EXPECT_TRUE(effects.gathers);
+  register_one();
+  effects = engine.take_effects(false);
+  ASSERT_THAT(effects.groups, SizeIs(1));
+  EXPECT_EQ(effects.groups[0].count(), 2u);
+  EXPECT_FALSE(effects.gathers);
+
+  register_one();
+  effects = engine.take_effects(true);
+  EXPECT_THAT(effects.groups, IsEmpty()) << "another is being written";
+  EXPECT_FALSE(effects.gathers) << "the end of that begins a turn";
+  engine.on_synced(1);
+  EXPECT_TRUE(engine.take_effects(true).gathers);
+  EXPECT_THAT(engine.take_effects().groups, SizeIs(1));
+  EXPECT_FALSE(engine.take_effects(true).gathers) << "nothing was decided";
+}
+
+TEST(Engine, DoesNotKeepItForeverNorMuch) {
+  EngineBench bench;
+  bench.hello(1);
+  bench.settle();
+  protocol::Engine& engine = bench.engine();
+  std::uint64_t number = 0;
+  const auto register_one = [&] {
+    ++number;
+    const std::string frame = frame_of(number, Command(register_model("m" + std::to_string(number))));
+    engine.on_bytes(1, std::as_bytes(std::span(frame)));
+  };
+  service::Now now{1'700'000'000'000, 10'000'000};
+  engine.on_tick(now);
+  std::size_t kept = 0;
+  register_one();
+  while (engine.take_effects(true).gathers && kept < 10) {
+    ++kept;
+    register_one();
+    now.boot_ms += 1;
+    engine.on_tick(now);
+  }
+  EXPECT_EQ(kept, 2u) << "ms";
+  engine.on_synced(1);
+  register_one();
+  EXPECT_TRUE(engine.take_effects(true).gathers) << "from when it is kept";
+
+  std::size_t groups = 0;
+  while (groups == 0 && number < 1'000) {
+    register_one();
+    groups = engine.take_effects(true).groups.size();
+  }
+  EXPECT_EQ(groups, 1u) << "it is not little any more";
+  EXPECT_GT(number, 100u);
+}
+
 TEST(Engine, ACleanStopWritesWhatWasKeptBack) {
   for (const bool has_command : {true, false}) {
     EngineBench bench;
