@@ -1,6 +1,7 @@
 #include "protocol/engine.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <iterator>
 #include <limits>
@@ -98,7 +99,7 @@ struct Engine::Connection {
 
   codec::FrameReader input;
   bool input_waits{};  ///< there may be a whole frame in `input`
-  bool has_turn{};     ///< now, or is in turns_
+  bool has_turn{};     ///< now, or is in arrived_ or turns_
   bool wants_reading{true};
   bool reads_socket{true};  ///< as the last effects said
 
@@ -174,7 +175,7 @@ void Engine::on_bytes(ConnectionId id, std::span<const std::byte> bytes) {
   if (connection == nullptr || connection->phase == Connection::Phase::Closing) return;
   connection->input.append(bytes);
   connection->input_waits = true;
-  if (!connection->has_turn) work(*connection, share_of(frames_left_));
+  if (!std::exchange(connection->has_turn, true)) arrived_.push_back(id);
 }
 
 void Engine::on_sent(ConnectionId id, std::size_t bytes) {
@@ -186,6 +187,7 @@ void Engine::on_sent(ConnectionId id, std::size_t bytes) {
 }
 
 void Engine::on_disconnect(ConnectionId id) {
+  take_arrived();  // what it asked for goes on
   Connection* connection = find(id);
   if (connection == nullptr) return;
   close(*connection);
@@ -412,9 +414,55 @@ bool Engine::is_batch(const Incoming& message) {
   return command != nullptr && std::holds_alternative<Batch>(*command);
 }
 
-/// Decodes what stands next in the input, up to `most` frames, so that the memory brings what the later ones are about
-/// while the first is answered. Each may stop the connection, and those behind it then lie there decoded, so only small
-/// ones stand behind another, and none behind a batch.
+/// What arrived since the last effects, in order. Most send one request and wait, so the first ones of several
+/// connections are decoded together.
+void Engine::take_arrived() {
+  const std::vector<ConnectionId> arrived = std::exchange(arrived_, {});
+  for (std::span<const ConnectionId> left = arrived; !left.empty();) {
+    const auto together = left.first(std::min(left.size(), kMaxAhead));
+    left = left.subspan(together.size());
+    if (together.size() > 1 && !under_pressure()) decode_first_frames(together);
+    for (const ConnectionId id : together) {
+      Connection* connection = find(id);
+      if (connection != nullptr) work(*connection, share_of(frames_left_));
+    }
+  }
+}
+
+/// So that the memory brings what the later ones are about while the first is answered. Large ones are not kept
+/// decoded.
+void Engine::decode_first_frames(std::span<const ConnectionId> of) {
+  std::array<const Incoming*, kMaxAhead> first{};
+  std::size_t count = 0;
+  for (const ConnectionId id : of) {
+    Connection* connection = find(id);
+    if (connection == nullptr || !connection->ahead.empty() || !may_take_requests(*connection)) continue;
+    if (connection->input.frame_bytes() > kMaxAheadFrameBytes) continue;
+    const auto frame = connection->input.next();
+    if (frame.ok() && *frame) first[count++] = &connection->ahead.emplace_back(decode(*connection, **frame));
+  }
+  prefetch({first.data(), count});
+}
+
+Engine::Incoming Engine::decode(Connection& connection, std::span<const std::byte> frame) {
+  leave_room(connection);
+  Incoming message{codec::decode_client_frame(frame)};
+  if (!message.content.ok()) message.correlation_id = codec::correlation_id_of(frame);
+  return message;
+}
+
+void Engine::prefetch(std::span<const Incoming* const> messages) const {
+  if (messages.size() < 2) return;  // there is nothing to do meanwhile
+  for (const PrefetchStep step : kPrefetchSteps) {
+    for (const Incoming* message : messages) {
+      const auto* request = message->content.ok() ? std::get_if<Request>(&*message->content) : nullptr;
+      if (request != nullptr) service_.prefetch(step, *request);
+    }
+  }
+}
+
+/// Decodes what stands next in the input, up to `most` frames, likewise. Each may stop the connection, and those behind
+/// it then lie there decoded, so only small ones stand behind another, and none behind a batch.
 absl::Status Engine::read_ahead(Connection& connection, std::size_t most) {
   ahead_.clear();
   most = under_pressure() ? 1 : std::min(most, kMaxAhead);
@@ -422,18 +470,12 @@ absl::Status Engine::read_ahead(Connection& connection, std::size_t most) {
     const auto frame = connection.input.next();
     if (!frame.ok()) return frame.status();
     if (!*frame) break;
-    leave_room(connection);
-    Incoming& message = ahead_.emplace_back(Incoming{codec::decode_client_frame(**frame)});
-    if (!message.content.ok()) message.correlation_id = codec::correlation_id_of(**frame);
-    if (is_batch(message)) break;
+    ahead_.push_back(decode(connection, **frame));
+    if (is_batch(ahead_.back())) break;
   } while (ahead_.size() < most && connection.input.frame_bytes() <= kMaxAheadFrameBytes);
-  if (ahead_.size() == 1) return absl::OkStatus();  // there is nothing to do meanwhile
-  for (const PrefetchStep step : kPrefetchSteps) {
-    for (const Incoming& message : ahead_) {
-      const auto* request = message.content.ok() ? std::get_if<Request>(&*message.content) : nullptr;
-      if (request != nullptr) service_.prefetch(step, *request);
-    }
-  }
+  std::array<const Incoming*, kMaxAhead> messages{};
+  std::transform(ahead_.begin(), ahead_.end(), messages.begin(), [](const Incoming& message) { return &message; });
+  prefetch({messages.data(), ahead_.size()});
   return absl::OkStatus();
 }
 
@@ -994,6 +1036,7 @@ void Engine::give_groups(bool input_ready) {
 }
 
 Effects Engine::take_effects(bool input_ready) {
+  take_arrived();
   give_groups(input_ready);
   const bool reconsider_waiting = std::exchange(group_began_, false) && std::exchange(turned_away_, false);
   start_reads();

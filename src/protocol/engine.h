@@ -202,7 +202,11 @@ class Engine {
   std::size_t share_of(std::size_t frames) const;
   void work(Connection&, std::size_t most_frames);
   static bool is_batch(const Incoming&);
+  void take_arrived();
+  void decode_first_frames(std::span<const ConnectionId> of);
   absl::Status read_ahead(Connection&, std::size_t most);
+  Incoming decode(Connection&, std::span<const std::byte> frame);
+  void prefetch(std::span<const Incoming* const> messages) const;
   void reconsider_all();
   void handle(Connection&, Incoming&&);
   void on_hello(Connection&, Hello&&);
@@ -242,8 +246,9 @@ class Engine {
   std::map<ConnectionId, std::unique_ptr<Connection>> connections_;  ///< in the order in which they are gone through
   absl::flat_hash_map<ConnectionId, Connection*> connection_of_id_;  ///< ... and to find one
   absl::flat_hash_map<SessionId, ConnectionId> sessions_;
-  std::deque<ConnectionId> turns_;  ///< with frames that wait for their turn, each once
-  std::size_t frames_left_{};       ///< of max_frames_per_turn, for what arrives in this turn
+  std::vector<ConnectionId> arrived_;  ///< whose input came since the last effects
+  std::deque<ConnectionId> turns_;     ///< with frames that wait for their turn, each once
+  std::size_t frames_left_{};          ///< of max_frames_per_turn, for what arrives in this turn
   ConnectionId last_reconsidered_{};
   std::vector<Incoming> ahead_;      ///< of the connection that is served now
   std::vector<ConnectionId> dirty_;  ///< with bytes for the next effects

@@ -295,6 +295,9 @@ TEST(Backpressure, TheFloodsOfManyPeersAreDoneInShortTurns) {
     std::string all;
     for (std::uint64_t n = 1; n <= kEach; ++n) all += registration(n, fmt::format("m{}-{}", id, n), 0);
     flood.engine_->on_bytes(id, std::as_bytes(std::span(all)));
+  }
+  flood.carry();
+  for (ConnectionId id = 1; id <= kPeers; ++id) {
     ASSERT_TRUE(models.latest(fmt::format("m{}-1", id))) << "everybody is served at once, a little";
   }
   const std::size_t arrived = models.model_count();

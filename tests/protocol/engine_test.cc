@@ -541,6 +541,36 @@ TEST(Engine, GivesTheJournalWhatIsEnoughWhileItWrites) {
   }
 }
 
+TEST(Engine, TakesWhatArrivedTogetherInItsOrder) {
+  EngineBench bench;
+  constexpr ConnectionId kPeers = 20;  // more than are decoded together
+  for (ConnectionId id = 1; id <= kPeers; ++id)
+    bench.hello(id, session_hello(SessionId{static_cast<std::uint8_t>(id)}));
+  bench.settle();
+  protocol::Engine& engine = bench.engine();
+  const auto frames = [](ConnectionId id) {
+    std::string all = frame_of(1, Command(register_model("m" + std::to_string(id))));
+    if (id % 3 == 0) all += frame_of(2, Command(register_model("m" + std::to_string(id) + "b")));
+    if (id % 5 == 0) all = "\xff\xff\xff\xff" + all;  // no frame
+    if (id % 7 == 0) all.resize(all.size() - 1);
+    return all;
+  };
+  for (ConnectionId id = 1; id <= kPeers; ++id) {
+    const std::string all = frames(id);
+    engine.on_bytes(id, std::as_bytes(std::span(all)));
+  }
+  engine.on_disconnect(2);
+  EXPECT_TRUE(bench.state().registry.latest("m2")) << "what it asked for goes on";
+  const protocol::Effects effects = engine.take_effects();
+  ASSERT_THAT(effects.groups, SizeIs(1));
+  for (ConnectionId id = 1; id <= kPeers; ++id) {
+    const bool is_whole = id % 5 != 0 && (id % 7 != 0 || id % 3 == 0);
+    EXPECT_EQ(bench.state().registry.latest("m" + std::to_string(id)).has_value(), is_whole) << id;
+    const bool has_second = id % 3 == 0 && id % 5 != 0 && id % 7 != 0;
+    EXPECT_EQ(bench.state().registry.latest("m" + std::to_string(id) + "b").has_value(), has_second) << id;
+  }
+}
+
 TEST(Engine, KeepsALittleForInputThatIsReady) {
   EngineBench bench;
   bench.hello(1);
