@@ -19,6 +19,7 @@
 #include "platform/deliberate_bug.h"
 #include "storage/bytes.h"
 #include "storage/files.h"
+#include "storage/zeros_ahead.h"
 
 namespace tensorforge::storage {
 namespace {
@@ -148,7 +149,8 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Database::descriptors() {
   return all;
 }
 
-Database::Database(const std::shared_ptr<rocksdb::FileSystem>& files) : env_(rocksdb::NewCompositeEnv(files)) {}
+Database::Database(const std::shared_ptr<rocksdb::FileSystem>& files)
+    : env_(rocksdb::NewCompositeEnv(with_zeros_ahead(files))) {}
 
 rocksdb::DBOptions Database::options() const {
   rocksdb::DBOptions options;

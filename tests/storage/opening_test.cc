@@ -68,6 +68,16 @@ class OpeningTest : public testing::Test {
     fs::resize_file(wal, fs::file_size(wal) - bytes);
   }
 
+  /// Takes as many, of a log that has zeros behind its end.
+  void blank_wal(std::size_t bytes) const {
+    const fs::path wal = files_like(data_ / "db", ".log").back();
+    std::string all = read_bytes(wal);
+    ASSERT_GT(all.size(), bytes);
+    all.resize(all.size() - bytes);
+    all.append(bytes + 300'000, '\0');
+    write_bytes(wal, all);
+  }
+
   /// Runs `change` and puts HEAD back as it was before: what was appended is then beyond the anchor.
   void beyond_anchor(const std::function<void()>& change) const {
     const std::string head = read_bytes(data_ / "HEAD");
@@ -319,6 +329,37 @@ TEST_F(OpeningTest, RefusesALogThatEndsBeforeTheAnchor) {
   expect_refused(2, "restore from a backup, or --accept-loss");
 }
 
+TEST_F(OpeningTest, RefusesALogWhoseEndBeforeTheAnchorIsZeros) {
+  make_log();
+  blank_wal(5);
+  expect_refused(2, "acknowledged events 30..30 are missing");
+}
+
+TEST_F(OpeningTest, ServesALogWithZerosBehindItsEnd) {
+  make_log();
+  blank_wal(0);
+  expect_serves(kAcknowledged);
+}
+
+TEST_F(OpeningTest, ServesTheLogOfAServiceThatDied) {
+  make_log();
+  const fs::path aside = directory_.path() / "aside";
+  std::uintmax_t wal_bytes = 0;
+  {
+    Served served(options());
+    ASSERT_TRUE(served.append_each(40, 1'000).ok());
+    fs::copy(data_, aside, fs::copy_options::recursive);
+    wal_bytes = fs::file_size(files_like(aside / "db", ".log").back());
+  }
+  EXPECT_GT(wal_bytes, fs::file_size(files_like(data_ / "db", ".log").back())) << "zeros were ahead of it";
+  fs::remove_all(data_);
+  fs::rename(aside, data_);
+  ASSERT_TRUE(verify_data_directory(data_).ok());
+  Served served(options());
+  ASSERT_TRUE(served.opening().ok()) << served.opening();
+  EXPECT_EQ(served.end().sequence, kAcknowledged + 40);
+}
+
 TEST_F(OpeningTest, RefusesAnOlderCopyOfTheDatabase) {
   make_log();
   const fs::path copy = directory_.path() / "copy";
@@ -384,6 +425,16 @@ TEST_F(OpeningTest, CutsATornTailBeyondTheAnchor) {
     ASSERT_TRUE(served.append_each(3).ok());
   });
   tear_wal(7);
+  expect_serves(kAcknowledged + 2);
+}
+
+TEST_F(OpeningTest, CutsATailBeyondTheAnchorThatEndsInZeros) {
+  make_log();
+  beyond_anchor([this] {
+    Served served(options());
+    ASSERT_TRUE(served.append_each(3).ok());
+  });
+  blank_wal(7);
   expect_serves(kAcknowledged + 2);
 }
 

@@ -67,4 +67,6 @@ std::vector<fs::path> files_like(const fs::path& directory, const std::string& p
   return found;
 }
 
+std::uintmax_t bytes_without_zeros_behind(const fs::path& path) { return read_bytes(path).find_last_not_of('\0') + 1; }
+
 }  // namespace tensorforge::test
