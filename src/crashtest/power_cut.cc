@@ -81,7 +81,8 @@ class SimulatedDisk::Image {
     std::vector<Node::Extent> extents = file.given_up;
     extents.insert(extents.end(), file.unsynced.begin(), file.unsynced.end());
     if (extents.empty()) return file.durable;
-    switch (one_way_ ? leaves_ : static_cast<Leaves>(below(random_, kWaysToLeave))) {
+    const Leaves leaves = one_way_ ? leaves_ : static_cast<Leaves>(below(random_, kWaysToLeave));
+    switch (leaves) {
       case Leaves::kNothing:
         return file.durable;
       case Leaves::kAll:
@@ -91,20 +92,22 @@ class SimulatedDisk::Image {
         return prefix(file, extents, whole, below(random_, extents[whole].size + 1));
       }
       case Leaves::kTornWrite: {
-        const Node::Extent& last = extents.back();
-        const std::uint64_t cut = (last.offset + below(random_, last.size + 1)) / kSector * kSector;
-        return prefix(file, extents, extents.size() - 1, cut < last.offset ? 0 : cut - last.offset);
+        const std::size_t whole = below(random_, extents.size());
+        const Node::Extent& torn = extents[whole];
+        const std::uint64_t cut = (torn.offset + below(random_, torn.size + 1)) / kSector * kSector;
+        return prefix(file, extents, whole, cut < torn.offset ? 0 : cut - torn.offset);
       }
       case Leaves::kSectors:
         return blocks(file, extents, kSector);
       case Leaves::kPages:
         return blocks(file, extents, kPage);
       case Leaves::kZeros:
-        return tail(file, [] { return '\0'; });
       case Leaves::kGarbage:
-        return tail(file, [this] { return static_cast<char>(random_()); });
+        break;
     }
-    return file.durable;
+    // What is there already is as before or as after, sector by sector; only what is new may be neither.
+    if (file.bytes.size() <= file.durable.size()) return blocks(file, extents, kSector);
+    return tail(file, [&] { return leaves == Leaves::kZeros ? '\0' : static_cast<char>(random_()); });
   }
 
   static void apply(std::string& image, const Node& file, std::uint64_t offset, std::size_t size) {
@@ -142,11 +145,10 @@ class SimulatedDisk::Image {
     return image;
   }
 
-  /// The file grew, and what should stand there is not there.
+  /// The file grew, and what should stand in the new part is not there.
   template <class Byte>
   std::string tail(const Node& file, Byte byte) {
     std::string image = file.durable;
-    if (file.bytes.size() <= image.size()) return image;
     const std::size_t grown = 1 + below(random_, file.bytes.size() - image.size());
     for (std::size_t i = 0; i < grown; ++i) image.push_back(byte());
     return image;
