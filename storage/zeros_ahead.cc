@@ -16,8 +16,9 @@ using rocksdb::IOStatus;
 using rocksdb::Slice;
 
 constexpr std::uint64_t kLeastAhead = std::uint64_t{16} << 10U, kMostAhead = std::uint64_t{256} << 10U;
-constexpr std::uint64_t kPageBytes = 4'096;
-constexpr std::array<char, kMostAhead + kPageBytes> kZeros{};
+/// Of RocksDB's log format: where less of one is left than a header takes, a file must not end.
+constexpr std::uint64_t kBlockBytes = std::uint64_t{32} << 10U;
+constexpr std::array<char, kMostAhead + kBlockBytes> kZeros{};
 
 class WriteAheadLog final : public rocksdb::FSWritableFileOwnerWrapper {
  public:
@@ -40,7 +41,7 @@ class WriteAheadLog final : public rocksdb::FSWritableFileOwnerWrapper {
     end_ += bytes;
     if (end_ <= zeros_end_) return IOStatus::OK();
     const std::uint64_t wanted = end_ + std::clamp(end_, kLeastAhead, kMostAhead);
-    zeros_end_ = (wanted + kPageBytes - 1) / kPageBytes * kPageBytes;
+    zeros_end_ = (wanted + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
     return same_->Write(end_, {kZeros.data(), zeros_end_ - end_}, options, debug);
   }
 

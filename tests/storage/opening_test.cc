@@ -429,13 +429,26 @@ TEST_F(OpeningTest, CutsATornTailBeyondTheAnchor) {
 }
 
 TEST_F(OpeningTest, CutsATailBeyondTheAnchorThatEndsInZeros) {
-  make_log();
-  beyond_anchor([this] {
-    Served served(options());
-    ASSERT_TRUE(served.append_each(3).ok());
-  });
-  blank_wal(7);
-  expect_serves(kAcknowledged + 2);
+  const auto make_tail = [this](std::size_t groups) {
+    fs::remove_all(data_);
+    make_log();
+    beyond_anchor([&] {
+      Served served(options());
+      ASSERT_TRUE(served.append_each(groups).ok());
+    });
+    return fs::file_size(files_like(data_ / "db", ".log").back());
+  };
+  const std::size_t two = make_tail(2);
+  const std::size_t write = make_tail(3) - two;
+  const struct {
+    std::size_t blank, lost;
+  } cases[] = {{7, 1}, {write - 2, 1}, {write, 1}, {write + 7, 2}, {2 * write, 2}};
+  for (const auto& [blank, lost] : cases) {
+    SCOPED_TRACE(blank);
+    make_tail(3);
+    blank_wal(blank);
+    expect_serves(kAcknowledged + 3 - lost);
+  }
 }
 
 TEST_F(OpeningTest, StandsOneTornSlotOfHeadAndNotTwo) {

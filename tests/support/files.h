@@ -31,7 +31,7 @@ std::string read_bytes(const std::filesystem::path&);
 void flip_bit(const std::filesystem::path&, std::uintmax_t offset, int bit = 0);
 /// The files of a kind in a database, by the beginning or the end of their names, in order.
 std::vector<std::filesystem::path> files_like(const std::filesystem::path& directory, const std::string& part);
-/// Of a log that was not closed: without the zeros that were written ahead of it.
+/// Of a log that was not closed: without the zeros that were written ahead of it, and those in which it ends itself.
 std::uintmax_t bytes_without_zeros_behind(const std::filesystem::path&);
 
 }  // namespace tensorforge::test
