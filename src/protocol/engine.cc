@@ -461,8 +461,8 @@ void Engine::prefetch(std::span<const Incoming* const> messages) const {
   }
 }
 
-/// Decodes what stands next in the input, up to `most` frames, likewise. Each may stop the connection, and those behind
-/// it then lie there decoded, so only small ones stand behind another, and none behind a batch.
+/// Decodes what stands next in the input, up to `most` frames, for the same reason. Each may stop the connection, and
+/// those behind it then lie there decoded, so only small ones stand behind another, and none behind a batch.
 absl::Status Engine::read_ahead(Connection& connection, std::size_t most) {
   ahead_.clear();
   most = under_pressure() ? 1 : std::min(most, kMaxAhead);
@@ -483,7 +483,8 @@ void Engine::work(Connection& connection, std::size_t most_frames) {
   const ConnectionId id = connection.id;
   connection.has_turn = true;  // this one; answers on the way do not ask for another
   ahead_.clear();              // not assigned: its memory stays
-  for (Incoming& left : std::exchange(connection.ahead, {})) ahead_.push_back(std::move(left));
+  std::move(connection.ahead.begin(), connection.ahead.end(), std::back_inserter(ahead_));
+  connection.ahead.clear();
   auto next = ahead_.begin();
   for (std::size_t frames = 0; frames < most_frames && may_take_requests(connection); ++frames) {
     if (next == ahead_.end()) {
@@ -505,7 +506,8 @@ void Engine::work(Connection& connection, std::size_t most_frames) {
     connection.last_request = now_.boot_ms;
     const std::size_t gathered = service_.gathered_bytes();
     Incoming& message = *next++;
-    note_manner(connection, next != ahead_.end() || connection.requests_in_flight() > 0);
+    const bool has_more = next != ahead_.end() || connection.input.in_frame() || connection.requests_in_flight() > 0;
+    note_manner(connection, has_more);
     handle(connection, std::move(message));
     if (find(id) == nullptr) return;
     if (std::exchange(connection.gathered_group, group_number_) != group_number_) connection.gathered_bytes = 0;
@@ -521,6 +523,7 @@ void Engine::work(Connection& connection, std::size_t most_frames) {
 }
 
 void Engine::on_turn() {
+  take_arrived();
   if (turns_.empty()) return;
   frames_left_ = config_.max_frames_per_turn;  // however much arrived at the same time
   const std::size_t share = share_of(frames_left_ / turns_.size());

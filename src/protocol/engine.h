@@ -108,6 +108,7 @@ class Engine {
 
   /// A connection came in. It may be closed at once by the effects.
   void on_connect(ConnectionId, std::string peer_address);
+  /// Input. What it asks for is done by take_effects(), with what arrived on other connections.
   void on_bytes(ConnectionId, std::span<const std::byte> bytes);
   /// The socket took `bytes` more bytes of what was given to send.
   void on_sent(ConnectionId, std::size_t bytes);

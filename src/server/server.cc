@@ -181,7 +181,8 @@ class Server::Impl {
     if (effects.exit_code && !exit_code_) end(*effects.exit_code);
   }
 
-  /// Until what was ready at the end of a turn has been read: its handlers come before this one, and begin another.
+  /// Until what the reactor had found by the end of a turn has been read: its handlers come before this one, and begin
+  /// another. (To look once more before that is decided made no difference.)
   void wait_for_rest() {
     if (rest_posted_) return;
     rest_posted_ = true;

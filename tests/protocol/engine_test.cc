@@ -559,16 +559,31 @@ TEST(Engine, TakesWhatArrivedTogetherInItsOrder) {
     const std::string all = frames(id);
     engine.on_bytes(id, std::as_bytes(std::span(all)));
   }
-  engine.on_disconnect(2);
-  EXPECT_TRUE(bench.state().registry.latest("m2")) << "what it asked for goes on";
   const protocol::Effects effects = engine.take_effects();
   ASSERT_THAT(effects.groups, SizeIs(1));
+  std::size_t last = 0;
   for (ConnectionId id = 1; id <= kPeers; ++id) {
     const bool is_whole = id % 5 != 0 && (id % 7 != 0 || id % 3 == 0);
     EXPECT_EQ(bench.state().registry.latest("m" + std::to_string(id)).has_value(), is_whole) << id;
+    if (is_whole) {
+      const std::size_t at = effects.groups[0].bytes.find("m" + std::to_string(id) + std::string(1, '\0'));
+      ASSERT_NE(at, std::string::npos) << id;
+      EXPECT_GT(at, last) << "in the order of their arrival";
+      last = at;
+    }
     const bool has_second = id % 3 == 0 && id % 5 != 0 && id % 7 != 0;
     EXPECT_EQ(bench.state().registry.latest("m" + std::to_string(id) + "b").has_value(), has_second) << id;
   }
+}
+
+TEST(Engine, WhatAPeerAskedBeforeItLeftGoesOn) {
+  EngineBench bench;
+  bench.hello(1);
+  const std::string frame = frame_of(1, Command(register_model("m")));
+  bench.engine().on_bytes(1, std::as_bytes(std::span(frame)));
+  EXPECT_FALSE(bench.state().registry.latest("m")) << "not before the others of its turn have arrived";
+  bench.engine().on_disconnect(1);
+  EXPECT_TRUE(bench.state().registry.latest("m"));
 }
 
 TEST(Engine, KeepsALittleForInputThatIsReady) {
@@ -599,7 +614,33 @@ TEST(Engine, KeepsALittleForInputThatIsReady) {
   engine.on_synced(1);
   EXPECT_TRUE(engine.take_effects(true).gathers);
   EXPECT_THAT(engine.take_effects().groups, SizeIs(1));
+  engine.on_synced(1);
   EXPECT_FALSE(engine.take_effects(true).gathers) << "nothing was decided";
+}
+
+TEST(Engine, WhatIsKeptGoesOutWithTheEndOrFailsWithTheDisk) {
+  for (const bool fails : {false, true}) {
+    EngineBench bench;
+    bench.hello(1);
+    bench.settle();
+    protocol::Engine& engine = bench.engine();
+    const std::string frame = frame_of(1, Command(register_model("m")));
+    engine.on_bytes(1, std::as_bytes(std::span(frame)));
+    ASSERT_TRUE(engine.take_effects(true).gathers);
+    if (fails) {
+      engine.on_journal_failed(absl::UnavailableError("the disk failed"));
+      const protocol::Effects effects = engine.take_effects();
+      EXPECT_THAT(effects.groups, IsEmpty());
+      EXPECT_THAT(effects.sends, SizeIs(1)) << "that the outcome is unknown";
+    } else {
+      engine.begin_shutdown();
+      protocol::Effects effects = engine.take_effects(true);
+      EXPECT_EQ(effects.exit_code, std::nullopt);
+      if (effects.gathers) effects = engine.take_effects();
+      ASSERT_FALSE(effects.groups.empty());
+      EXPECT_EQ(effects.groups[0].count(), 1u);
+    }
+  }
 }
 
 TEST(Engine, DoesNotKeepItForeverNorMuch) {
