@@ -17,10 +17,6 @@ std::uint32_t size_of(std::string_view text) { return counted(text.size()); }
 
 char* put(char* at, std::string_view text) { return std::copy(text.begin(), text.end(), at); }
 
-}  // namespace
-
-namespace {
-
 ModelMetadata copy(const auto& view) {
   ModelMetadata model;
   model.model_id = view.model_id;

@@ -182,7 +182,7 @@ class Server::Impl {
   }
 
   /// Until what the reactor had found by the end of a turn has been read: its handlers come before this one, and begin
-  /// another. (To look once more before that is decided made no difference.)
+  /// another.
   void wait_for_rest() {
     if (rest_posted_) return;
     rest_posted_ = true;
