@@ -24,7 +24,9 @@ constexpr std::size_t kFirstFrames = 4;
 /// What a connection may always add to a group: about a record.
 constexpr std::size_t kLeastGatherShare = 256;
 /// What connections with many requests in flight gather together beside one that waits for each answer, ...
-constexpr std::size_t kFloodBesideOthersBytes = std::size_t{128} << 10U;
+constexpr std::size_t kFloodBesideOthersBytes = std::size_t{16} << 10U;
+/// ... how many requests are taken in a turn then, ...
+constexpr std::size_t kFramesBesideOthers = 64;
 /// ... and for how long a connection is known as one or the other.
 constexpr std::uint64_t kAskedLatelyMs = 1'000;
 /// How long a small group is kept for input that is ready: with others who ask without a pause there always is some.
@@ -256,9 +258,16 @@ bool Engine::is_crowded() const {
 /// What those gather together who keep several requests in flight: little while somebody is served who waits for each
 /// answer, and so for all of that too.
 std::size_t Engine::max_flood_bytes() const {
-  return now_.boot_ms < alone_asked_ + kAskedLatelyMs ? std::min(config_.max_gathered_bytes, kFloodBesideOthersBytes)
-                                                      : config_.max_gathered_bytes;
+  return serves_who_waits() ? std::min(config_.max_gathered_bytes, kFloodBesideOthersBytes)
+                            : config_.max_gathered_bytes;
 }
+
+/// The requests of a turn, likewise: what arrives meanwhile waits for its end.
+std::size_t Engine::max_frames() const {
+  return serves_who_waits() ? std::min(config_.max_frames_per_turn, kFramesBesideOthers) : config_.max_frames_per_turn;
+}
+
+bool Engine::serves_who_waits() const { return now_.boot_ms < alone_asked_ + kAskedLatelyMs; }
 
 /// Whether it has waited for each of its answers lately.
 bool Engine::asks_alone(const Connection& connection) const {
@@ -525,7 +534,7 @@ void Engine::work(Connection& connection, std::size_t most_frames) {
 void Engine::on_turn() {
   take_arrived();
   if (turns_.empty()) return;
-  frames_left_ = config_.max_frames_per_turn;  // however much arrived at the same time
+  frames_left_ = max_frames();  // however much arrived at the same time
   const std::size_t share = share_of(frames_left_ / turns_.size());
   // Where nobody may gather more, everybody keeps his place for the next group.
   for (std::size_t left = turns_.size(); left > 0 && frames_left_ > 0 && !gathered_too_much(); --left) {
@@ -1059,7 +1068,7 @@ Effects Engine::take_effects(bool input_ready) {
     (connection->reads_socket ? effects_.resumes : effects_.pauses).push_back(id);
   }
   effects_.more_work = !turns_.empty() && !gathered_too_much();
-  frames_left_ = config_.max_frames_per_turn;
+  frames_left_ = max_frames();
   std::vector<std::string> warnings = service_.take_warnings();
   std::move(warnings.begin(), warnings.end(), std::back_inserter(effects_.warnings));
   return std::exchange(effects_, {});

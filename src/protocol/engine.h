@@ -185,6 +185,8 @@ class Engine {
   bool may_gather_more(const Connection&) const;
   bool is_crowded() const;
   std::size_t max_flood_bytes() const;
+  std::size_t max_frames() const;
+  bool serves_who_waits() const;
   bool asks_alone(const Connection&) const;
   void note_manner(Connection&, bool has_more);
   bool may_read_log(const Connection&) const;

@@ -318,7 +318,7 @@ TEST(Backpressure, TheFloodsOfManyPeersAreDoneInShortTurns) {
 /// Floods of peers, which have many changes to make, beside one peer that waits for each of its answers.
 class BesideOne : public testing::Test {
  protected:
-  static constexpr std::size_t kBesideOthers = 128 * 1'024;
+  static constexpr std::size_t kBesideOthers = 16 * 1'024;
 
   void begin(ConnectionId floods, ConnectionId idle = 0) {
     for (ConnectionId id = 1; id <= floods + idle; ++id) flood_.hello(id);
@@ -381,6 +381,41 @@ TEST_F(BesideOne, AFloodGathersLittle) {
   EXPECT_LT(gather_until_settled(), kBesideOthers);
   forget_the_quiet_one();
   EXPECT_GT(gather_until_settled(), kBesideOthers);
+}
+
+TEST_F(BesideOne, FloodsHaveShortTurns) {
+  constexpr ConnectionId kFloods = 8;
+  constexpr std::uint64_t kEach = 200, kMost = 64;
+  begin(kFloods);
+  forget_the_quiet_one();
+  const auto answered = [&] {
+    std::size_t bytes = 0;
+    for (ConnectionId id = 1; id <= kFloods; ++id) bytes += flood_.peers_[id].got;
+    return bytes;
+  };
+  const std::string ask = question(1, query::GetModel{"unknown", std::nullopt});
+  const auto answers_of_a_turn = [&] {
+    const std::size_t before = answered();
+    EXPECT_TRUE(flood_.send(1, ask));
+    const std::size_t one = answered() - before;
+    for (ConnectionId id = 1; id <= kFloods; ++id) {
+      std::string all;
+      for (std::uint64_t n = 0; n < kEach; ++n) all += ask;
+      flood_.engine_->on_bytes(id, std::as_bytes(std::span(all)));
+    }
+    flood_.carry();
+    const std::size_t arrived = answered();
+    flood_.engine_->on_turn();
+    flood_.carry();
+    const std::size_t in_turn = (answered() - arrived) / one;
+    flood_.work();
+    return in_turn;
+  };
+  EXPECT_GT(answers_of_a_turn(), kMost + 4);
+  quiet_one_asks();
+  const std::size_t in_turn = answers_of_a_turn();
+  EXPECT_GT(in_turn, 0u);
+  EXPECT_LE(in_turn, kMost + 4);
 }
 
 TEST_F(BesideOne, ThatOneIsTakenWhateverTheFloodsHaveGathered) {
