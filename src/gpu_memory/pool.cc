@@ -117,26 +117,22 @@ PoolStats Pool::stats() const {
   return stats;
 }
 
-const Block* Pool::find(EntityId id) const {
-  const auto found = by_id_.find(id);
-  return found == by_id_.end() ? nullptr : *found;
-}
+const Block* Pool::find(EntityId id) const { return by_id_.find(id); }
 
 void Pool::prefetch(PrefetchStep step, EntityId id) const {
   if (step == PrefetchStep::Index) return by_id_.prefetch(id);
-  const auto found = by_id_.find(id);
-  if (found == by_id_.end()) return;
-  const Block* const block = *found;
+  const Block* const block = by_id_.likely(id);
+  if (block == nullptr) return;
   if (step == PrefetchStep::Entity) return prefetch_object(block);
   prefetch_object(block->before);
   prefetch_object(block->behind);
   prefetch_object(block->tensor);
 }
 
-Pool::ById::iterator Pool::iterator_at(EntityId id) {
-  const auto found = by_id_.find(id);
-  if (found == by_id_.end()) throw std::out_of_range(format_entity_id(kBlockIdPrefix, id));
-  return found;
+Block& Pool::mutable_at(EntityId id) {
+  Block* const block = by_id_.find(id);
+  if (block == nullptr) throw std::out_of_range(format_entity_id(kBlockIdPrefix, id));
+  return *block;
 }
 
 const Block& Pool::at(EntityId id) const {
@@ -255,16 +251,15 @@ void Pool::insert(const LiveBlock& live) {
   block.alignment = live.alignment;
   occupy(block, {live.offset, live.size});
   join_tensor(block, *tensors_.try_emplace(live.tensor_id).first);
-  by_id_.insert(&block);
+  by_id_.insert(block);
   index(block);
 }
 
 void Pool::erase(EntityId id) {
-  const auto found = iterator_at(id);
-  Block& block = **found;
+  Block& block = mutable_at(id);
   unsettle(block.offset);
   unindex(block);
-  by_id_.erase(found);
+  by_id_.erase(block);
   leave_tensor(block);
   if (block.tensor->second.count == 0) tensors_.erase(block.tensor->first);
   vacate(block);

@@ -15,7 +15,6 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/container/node_hash_map.h"
 #include "absl/hash/hash.h"
 #include "gpu_memory/free_space.h"
@@ -28,6 +27,7 @@
 #include "platform/entity_id.h"
 #include "platform/huge_pages.h"
 #include "platform/prefetch.h"
+#include "platform/sharded_index.h"
 
 namespace tensorforge::gpu_memory {
 
@@ -146,21 +146,13 @@ class Pool {
     static Summary join(Summary a, Summary b) { return a < b ? a : b; }
   };
 
-  struct IdHash {
-    using is_transparent = void;
-    std::size_t operator()(EntityId id) const { return std::hash<EntityId>()(id); }
-    std::size_t operator()(const Block* block) const { return (*this)(block->id); }
+  struct ById {
+    using Key = EntityId;
+    static Key key_of(const Block& block) { return block.id; }
+    static std::size_t hash_of(Key id) { return std::hash<EntityId>()(id); }
   };
-  struct IdEqual {
-    using is_transparent = void;
-    static EntityId id_of(EntityId id) { return id; }
-    static EntityId id_of(const Block* block) { return block->id; }
-    bool operator()(const auto& a, const auto& b) const { return id_of(a) == id_of(b); }
-  };
-  using ById = absl::flat_hash_set<Block*, IdHash, IdEqual, HugePageAllocator<Block*>>;
 
-  ById::iterator iterator_at(EntityId id);
-  Block& mutable_at(EntityId id) { return **iterator_at(id); }
+  Block& mutable_at(EntityId id);
   void index(Block&);
   void unindex(Block&);
   Place& hole_for(Extent, std::size_t alignment) const;
@@ -177,7 +169,7 @@ class Pool {
   GpuDevice device_;
   Digest digest_;
   Slab<Block> blocks_;
-  ById by_id_;
+  ShardedIndex<Block, ById> by_id_;
   Tensors tensors_;
   std::array<std::size_t, 4> bytes_{};  ///< of the live blocks, by status
 

@@ -67,7 +67,7 @@ class Editor {
     assert(at->second.get() == &version);
     const bool is_newest = std::next(at) == model->versions.end();
     StoredVersion* const older = is_newest ? std::exchange(model->newest, &version) : &version;
-    if (older != nullptr) state_.older_.emplace(State::OlderVersion{model, older->version}, older);
+    if (older != nullptr) state_.older_.insert(*older);
     const StoredVersion* const before =
         at != model->versions.begin() ? std::prev(at)->second.get()
                                       : state_.last_before(is_new_model ? place : state_.models_.find(model->id()));
@@ -84,13 +84,14 @@ class Editor {
     state_.digest_ -= version->second->digest;
     --state_.version_count_;
     const bool was_newest = version->second.get() == model.newest;
+    if (!was_newest) state_.older_.erase(*version->second);
     model.versions.erase(version);
     if (!model.versions.empty()) {
-      if (was_newest) model.newest = model.versions.rbegin()->second.get();
-      state_.older_.erase({&model, was_newest ? model.newest->version : key.version});
-      return;
+      if (!was_newest) return;
+      model.newest = model.versions.rbegin()->second.get();
+      return state_.older_.erase(*model.newest);
     }
-    state_.by_id_.erase(&model);
+    state_.by_id_.erase(model);
     state_.models_.erase(state_.models_.find(key.model_id));
   }
 
@@ -126,7 +127,7 @@ class Editor {
   std::pair<StoredModel*, State::Models::const_iterator> model_for(std::string_view model_id) {
     if (StoredModel* known = state_.model(model_id)) return {known, {}};
     const auto made = state_.models_.insert(StoredModel::make(model_id)).first;
-    state_.by_id_.insert(made->get());
+    state_.by_id_.insert(**made);
     return {made->get(), made};
   }
 

@@ -14,17 +14,13 @@ std::optional<ModelView> view_of(const StoredVersion* version) {
 
 }  // namespace
 
-StoredModel* State::model(std::string_view model_id) const {
-  const auto found = by_id_.find(model_id);
-  return found == by_id_.end() ? nullptr : *found;
-}
+StoredModel* State::model(std::string_view model_id) const { return by_id_.find(model_id); }
 
 StoredVersion* State::version(std::string_view model_id, const ModelVersion& version) const {
   const StoredModel* of = model(model_id);
   if (of == nullptr || of->newest->version < version) return nullptr;
   if (of->newest->version == version) return of->newest;
-  const auto found = older_.find(OlderVersion{of, version});
-  return found == older_.end() ? nullptr : found->second;
+  return older_.find({of, version});
 }
 
 const StoredVersion* State::last_before(Models::const_iterator next) const {
@@ -95,13 +91,13 @@ void State::prefetch(PrefetchStep step, std::string_view model_id, const std::op
   const StoredModel* const of = model(model_id);
   if (of == nullptr) return;
   if (step == PrefetchStep::Entity) {
-    if (version) older_.prefetch(OlderVersion{of, *version});
+    if (version) older_.prefetch({of, *version});
     prefetch_bytes(of->newest, kUsualVersionBytes);
   } else if (version && *version < of->newest->version) {
-    const auto found = older_.find(OlderVersion{of, *version});
-    if (found != older_.end()) prefetch_bytes(found->second, kUsualVersionBytes);
+    const StoredVersion* const likely = older_.likely({of, *version});
+    if (likely != nullptr) prefetch_bytes(likely, kUsualVersionBytes);
   } else if (version && *version != of->newest->version) {  // to be registered
-    older_.prefetch(OlderVersion{of, of->newest->version});
+    older_.prefetch({of, of->newest->version});
     prefetch_object(&*of->newest->run);
   }
 }

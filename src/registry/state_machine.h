@@ -12,14 +12,12 @@
 #include <vector>
 
 #include "absl/container/btree_set.h"
-#include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/hash/hash.h"
 #include "platform/digest.h"
-#include "platform/huge_pages.h"
 #include "platform/log_types.h"
 #include "platform/prefetch.h"
 #include "platform/result.h"
+#include "platform/sharded_index.h"
 #include "registry/model_view.h"
 #include "registry/registry.h"
 #include "registry/stored_model.h"
@@ -114,32 +112,26 @@ class State {
     using is_transparent = void;
     bool operator()(const auto& a, const auto& b) const { return id_of(a) < id_of(b); }
   };
-  struct HashId {
-    using is_transparent = void;
-    std::size_t operator()(const auto& model) const {
-      const std::string_view id = id_of(model);
-      return absl::HashOf(absl::string_view(id.data(), id.size()));
-    }
-  };
-  struct SameId {
-    using is_transparent = void;
-    bool operator()(const auto& a, const auto& b) const { return id_of(a) == id_of(b); }
-  };
   // By model and then by version, so that a model with many versions costs its neighbours nothing, and models are
   // counted for free.
   using Models = absl::btree_set<StoredModel::Owner, ById>;
 
-  struct OlderVersion {
-    const StoredModel* model{};
-    ModelVersion version;
-    bool operator==(const OlderVersion&) const = default;
-    template <class H>
-    friend H AbslHashValue(H hash, const OlderVersion& key) {
-      return H::combine(std::move(hash), key.model, key.version.major, key.version.minor, key.version.patch);
+  struct ModelId {
+    using Key = std::string_view;
+    static Key key_of(const StoredModel& model) { return model.id(); }
+    static std::size_t hash_of(Key id) { return absl::HashOf(absl::string_view(id.data(), id.size())); }
+  };
+  struct VersionOf {
+    struct Key {
+      const StoredModel* model{};
+      ModelVersion version;
+      bool operator==(const Key&) const = default;
+    };
+    static Key key_of(const StoredVersion& version) { return {version.model, version.version}; }
+    static std::size_t hash_of(const Key& key) {
+      return absl::HashOf(key.model, key.version.major, key.version.minor, key.version.patch);
     }
   };
-  using Older = absl::flat_hash_map<OlderVersion, StoredVersion*, absl::Hash<OlderVersion>, std::equal_to<>,
-                                    HugePageAllocator<std::pair<const OlderVersion, StoredVersion*>>>;
 
   StoredModel* model(std::string_view model_id) const;
   StoredVersion* version(std::string_view model_id, const ModelVersion&) const;
@@ -148,10 +140,10 @@ class State {
   /// The last version of the models before `next`; nullptr: there is none.
   const StoredVersion* last_before(Models::const_iterator next) const;
 
-  Models models_;                                            // each has a version
-  absl::flat_hash_set<StoredModel*, HashId, SameId> by_id_;  // of models_
-  Older older_;                                              // all versions but each model's StoredModel::newest
-  VersionList list_;                                         // of all their versions
+  Models models_;                                 // each has a version
+  ShardedIndex<StoredModel, ModelId> by_id_;      // of models_
+  ShardedIndex<StoredVersion, VersionOf> older_;  // all versions but each model's StoredModel::newest
+  VersionList list_;                              // of all their versions
   std::size_t version_count_{};
   Digest digest_;
 };
