@@ -11,8 +11,9 @@ namespace tensorforge {
 inline constexpr std::size_t kHugePageBytes = std::size_t{2} << 20U;
 
 /// `bytes` of uninitialised memory, to be given back to std::free(). From the size of a huge page on they begin at one,
-/// and the kernel is asked to use such: what is visited in no order costs, with small pages, a walk through the page
-/// tables at each visit too. Where the kernel has none to give, all works as well. Throws std::bad_alloc.
+/// and the kernel is asked to use such, but for what fills no whole one: what is visited in no order costs, with small
+/// pages, a walk through the page tables at each visit too. Where the kernel has none to give, all works as well.
+/// Throws std::bad_alloc.
 ///
 /// Threads: any.
 inline void* allocate_huge(std::size_t bytes) {
@@ -21,10 +22,9 @@ inline void* allocate_huge(std::size_t bytes) {
     if (memory == nullptr) throw std::bad_alloc();
     return memory;
   }
-  const std::size_t whole = (bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-  void* const memory = whole < bytes ? nullptr : std::aligned_alloc(kHugePageBytes, whole);
-  if (memory == nullptr) throw std::bad_alloc();
-  madvise(memory, whole, MADV_HUGEPAGE);
+  void* memory = nullptr;
+  if (posix_memalign(&memory, kHugePageBytes, bytes) != 0) throw std::bad_alloc();
+  madvise(memory, bytes / kHugePageBytes * kHugePageBytes, MADV_HUGEPAGE);
   return memory;
 }
 

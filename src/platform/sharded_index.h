@@ -12,16 +12,16 @@ namespace tensorforge {
 
 /// Finds entities, which belong to others and stay where they are, by a key that each of them holds.
 ///
-/// It is a hash table in shards, which grow one by one, and it keeps the hash beside each pointer. So no call moves more
-/// than a sixteenth of it, and none looks at other entities than the one it is about: a single table of pointers stops its
-/// owner when it doubles, for a wait for memory per entity.
+/// It is a hash table in shards, which grow one by one, and it keeps the hash beside each pointer. So no call moves
+/// more than about an eighth of it, and none looks at other entities than the one it is about: a single table of
+/// pointers stops its owner when it doubles, for a wait for memory per entity.
 ///
 /// `Traits` says what a key is:
 ///   Key                        comparable by ==
 ///   key_of(const Entity&) -> Key
 ///   hash_of(const Key&) -> std::size_t, of which all bits count
 ///
-/// Cost: O(1), but for an insert that makes a shard grow, O(size / 16).
+/// Cost: O(1), but for an insert that makes a shard grow, O(size / 8).
 /// Threads: none.
 template <class Entity, class Traits>
 class ShardedIndex {
@@ -82,7 +82,8 @@ class ShardedIndex {
     using is_transparent = void;
     std::size_t operator()(const auto& any) const { return any.hash; }
     std::size_t operator()(const ToPrefetch& sought) const {
-      asm volatile("");  // GCC takes a function that does nothing but prefetch for one without effect: no calls are left
+      asm volatile(
+          "");  // GCC takes a function that does nothing but prefetch for one without effect: no calls are left
       return sought.hash;
     }
   };
@@ -96,7 +97,7 @@ class ShardedIndex {
   };
   using Shard = absl::flat_hash_set<Slot, Hash, Same, HugePageAllocator<Slot>>;
 
-  static constexpr std::size_t kShards = 16;
+  static constexpr std::size_t kShards = 8;
   /// By the highest bits: the table of a shard goes by the others.
   static std::size_t number_of(std::size_t hash) {
     return hash / (std::numeric_limits<std::size_t>::max() / kShards + 1);

@@ -251,7 +251,7 @@ class Engine {
   absl::flat_hash_map<SessionId, ConnectionId> sessions_;
   std::vector<ConnectionId> arrived_;  ///< whose input came since the last effects
   std::deque<ConnectionId> turns_;     ///< with frames that wait for their turn, each once
-  std::size_t frames_left_{};          ///< of max_frames_per_turn, for what arrives in this turn
+  std::size_t frames_left_{};          ///< of max_frames(), for what arrives in this turn
   ConnectionId last_reconsidered_{};
   std::vector<Incoming> ahead_;      ///< of the connection that is served now
   std::vector<ConnectionId> dirty_;  ///< with bytes for the next effects

@@ -106,7 +106,6 @@ class State {
   friend class Editor;  // apply.cc: what apply() and undo() do to a state
 
   static std::string_view id_of(std::string_view id) { return id; }
-  static std::string_view id_of(const StoredModel* model) { return model->id(); }
   static std::string_view id_of(const StoredModel::Owner& model) { return model->id(); }
   struct ById {
     using is_transparent = void;

@@ -1,5 +1,6 @@
 #include "platform/sharded_index.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <map>
