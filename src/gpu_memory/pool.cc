@@ -129,16 +129,12 @@ void Pool::prefetch(PrefetchStep step, EntityId id) const {
   prefetch_object(block->tensor);
 }
 
-Block& Pool::mutable_at(EntityId id) {
-  Block* const block = by_id_.find(id);
-  if (block == nullptr) throw std::out_of_range(format_entity_id(kBlockIdPrefix, id));
-  return *block;
-}
-
-const Block& Pool::at(EntityId id) const {
-  if (const Block* const found = find(id)) return *found;
+Block& Pool::mutable_at(EntityId id) const {
+  if (Block* const found = by_id_.find(id)) return *found;
   throw std::out_of_range(format_entity_id(kBlockIdPrefix, id));
 }
+
+const Block& Pool::at(EntityId id) const { return mutable_at(id); }
 
 const Block& Pool::at_offset(std::size_t offset) const {
   const Block* const found = first_live(offset);

@@ -152,7 +152,7 @@ class Pool {
     static std::size_t hash_of(Key id) { return std::hash<EntityId>()(id); }
   };
 
-  Block& mutable_at(EntityId id);
+  Block& mutable_at(EntityId) const;
   void index(Block&);
   void unindex(Block&);
   Place& hole_for(Extent, std::size_t alignment) const;

@@ -29,19 +29,9 @@ class ShardedIndex {
   using Key = typename Traits::Key;
 
   /// nullptr: there is none.
-  Entity* find(const Key& key) const {
-    const Sought sought{Traits::hash_of(key), key};
-    const Shard& shard = shard_of(sought.hash);
-    const auto found = shard.find(sought);
-    return found == shard.end() ? nullptr : found->entity;
-  }
+  Entity* find(const Key& key) const { return look_up(Sought{Traits::hash_of(key), key}); }
   /// The same for who only wants it to be brought: it may be another one, and is not looked at.
-  Entity* likely(const Key& key) const {
-    const OfHash sought{Traits::hash_of(key)};
-    const Shard& shard = shard_of(sought.hash);
-    const auto found = shard.find(sought);
-    return found == shard.end() ? nullptr : found->entity;
-  }
+  Entity* likely(const Key& key) const { return look_up(OfHash{Traits::hash_of(key)}); }
   void prefetch(const Key& key) const {
     const ToPrefetch sought{Traits::hash_of(key)};
     shard_of(sought.hash).prefetch(sought);
@@ -82,8 +72,8 @@ class ShardedIndex {
     using is_transparent = void;
     std::size_t operator()(const auto& any) const { return any.hash; }
     std::size_t operator()(const ToPrefetch& sought) const {
-      asm volatile(
-          "");  // GCC takes a function that does nothing but prefetch for one without effect: no calls are left
+      // GCC takes a function that does nothing but prefetch for one without effect, and leaves no call of it.
+      asm volatile("");
       return sought.hash;
     }
   };
@@ -103,6 +93,11 @@ class ShardedIndex {
     return hash / (std::numeric_limits<std::size_t>::max() / kShards + 1);
   }
   const Shard& shard_of(std::size_t hash) const { return shards_[number_of(hash)]; }
+  Entity* look_up(const auto& sought) const {
+    const Shard& shard = shard_of(sought.hash);
+    const auto found = shard.find(sought);
+    return found == shard.end() ? nullptr : found->entity;
+  }
 
   std::array<Shard, kShards> shards_;
   std::size_t size_{};
