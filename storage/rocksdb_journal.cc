@@ -56,11 +56,13 @@ void RocksDbJournal::start(Callbacks callbacks) {
 }
 
 void RocksDbJournal::submit(Group group) {
-  const std::lock_guard lock(mutex_);
-  assert(writer_.joinable() && !closing_);
-  assert(!group.empty() && group.first == submitted_ + 1);
-  submitted_ = group.last();
-  waiting_.push_back(std::move(group));
+  {
+    const std::lock_guard lock(mutex_);
+    assert(writer_.joinable() && !closing_);
+    assert(!group.empty() && group.first == submitted_ + 1);
+    submitted_ = group.last();
+    waiting_.push_back(std::move(group));
+  }
   to_write_.notify_one();
 }
 
@@ -142,11 +144,14 @@ void RocksDbJournal::write_groups() {
     const bool acknowledge = !std::exchange(parts_.to_start, false) && parts_.ack == Ack::kWal;
     if (acknowledge) durable_ = synced_;
     const TreeHead synced = synced_;
-    to_anchor_.notify_one();
     lock.unlock();
+    if (!acknowledge) to_anchor_.notify_one();  // it is what who submitted waits for
     if (callbacks_.synced) callbacks_.synced(synced.sequence, count);
     crash_point(CrashPoint::kGroupReported);
-    if (acknowledge) report_durable(synced);
+    if (acknowledge) {
+      report_durable(synced);
+      to_anchor_.notify_one();
+    }
     lock.lock();
   }
   to_anchor_.notify_one();
