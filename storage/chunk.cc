@@ -58,7 +58,9 @@ Result<std::vector<std::string_view>> split_records(std::string_view body, std::
 }  // namespace
 
 std::string encode_chunk(const ChunkHeader& header, std::string_view body) {
-  std::string value(kChunkHeaderBytes, '\0');
+  std::string value;
+  value.reserve(kChunkHeaderBytes + body.size());
+  value.resize(kChunkHeaderBytes);
   kMagic.copy(value.data(), kMagic.size());
   put_little(&value[kFormatAt], kFormat);
   put_little(&value[kNumberAt], header.number);

@@ -134,7 +134,7 @@ rocksdb::WriteOptions synced_write() {
   return options;
 }
 
-rocksdb::WriteBatch protected_batch() { return rocksdb::WriteBatch(0, 0, kProtectionBytes, 0); }
+rocksdb::WriteBatch protected_batch(std::size_t bytes) { return rocksdb::WriteBatch(bytes, 0, kProtectionBytes, 0); }
 
 std::vector<rocksdb::ColumnFamilyDescriptor> Database::descriptors() {
   rocksdb::BlockBasedTableOptions table;

@@ -77,8 +77,8 @@ class Database {
 
 /// How every group is written: synced, and protected in memory on its way.
 rocksdb::WriteOptions synced_write();
-/// An empty batch whose entries carry checksums.
-rocksdb::WriteBatch protected_batch();
+/// An empty batch whose entries carry checksums, with room for `bytes` of them.
+rocksdb::WriteBatch protected_batch(std::size_t bytes = 0);
 
 void put_chunk(rocksdb::WriteBatch&, const Database&, const EncodedChunk&);
 void put_note(rocksdb::WriteBatch&, const Database&, const Note&);

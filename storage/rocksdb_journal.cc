@@ -15,6 +15,14 @@ absl::Status final_error(const absl::Status& why) {
   return absl::UnavailableError("the disk failed: " + std::string(why.message()));
 }
 
+/// At least what a batch of them takes; notes and digests are few and small.
+std::size_t batch_bytes(const std::vector<EncodedChunk>& chunks) {
+  constexpr std::size_t kBesideValue = 64;  // the key, the lengths and the kind of an entry, and the batch's own head
+  std::size_t bytes = kBesideValue;
+  for (const EncodedChunk& chunk : chunks) bytes += kBesideValue + chunk.value.size();
+  return bytes;
+}
+
 }  // namespace
 
 void BackgroundErrors::OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* error) {
@@ -163,9 +171,10 @@ void RocksDbJournal::write_groups() {
 absl::Status RocksDbJournal::write(const Group& group) {
   refresh_free_bytes();
   crash_point(CrashPoint::kGroupToSeal);
-  rocksdb::WriteBatch batch = protected_batch();
+  const std::vector<EncodedChunk> chunks = encode_group(group, end_);
+  rocksdb::WriteBatch batch = protected_batch(batch_bytes(chunks));
   const Database& database = *parts_.database;
-  for (const EncodedChunk& chunk : encode_group(group, end_)) put_chunk(batch, database, chunk);
+  for (const EncodedChunk& chunk : chunks) put_chunk(batch, database, chunk);
   for (const Note& note : group.notes) put_note(batch, database, note);
   if (!group.noted_digest.empty()) put_noted_digest(batch, database, group.last(), group.noted_digest);
   if (parts_.to_start) {
