@@ -23,10 +23,12 @@ void prefetch_object(const T* object) {
 /// before, since a step follows pointers that the one before has asked for. Waiting for many at once costs little more
 /// than waiting for one does. A step that is left out, or comes too early, costs time and nothing else.
 enum class PrefetchStep {
-  Index,   ///< the place in the index
-  Entity,  ///< what stands there
-  Related  ///< what that points to
+  Index,    ///< the place in the index
+  Entity,   ///< what stands there
+  Related,  ///< what that points to
+  Further   ///< what that points to in its turn
 };
-inline constexpr PrefetchStep kPrefetchSteps[] = {PrefetchStep::Index, PrefetchStep::Entity, PrefetchStep::Related};
+inline constexpr PrefetchStep kPrefetchSteps[] = {PrefetchStep::Index, PrefetchStep::Entity, PrefetchStep::Related,
+                                                  PrefetchStep::Further};
 
 }  // namespace tensorforge

@@ -5,8 +5,8 @@
 namespace tensorforge::registry {
 namespace {
 
-/// Of most versions; what lies behind it is waited for.
-constexpr std::size_t kUsualVersionBytes = 384;
+/// Of most models and versions; what lies behind it is waited for.
+constexpr std::size_t kUsualModelBytes = 128, kUsualVersionBytes = 384;
 
 std::optional<ModelView> view_of(const StoredVersion* version) {
   return version == nullptr ? std::nullopt : std::optional(version->view());
@@ -88,9 +88,11 @@ std::vector<ModelView> State::find_by_state(DeploymentState state, const std::op
 
 void State::prefetch(PrefetchStep step, std::string_view model_id, const std::optional<ModelVersion>& version) const {
   if (step == PrefetchStep::Index) return by_id_.prefetch(model_id);
-  const StoredModel* const of = model(model_id);
+  const StoredModel* const of = by_id_.likely(model_id);
   if (of == nullptr) return;
   if (step == PrefetchStep::Entity) {
+    prefetch_bytes(of, kUsualModelBytes);
+  } else if (step == PrefetchStep::Related) {
     if (version) older_.prefetch({of, *version});
     prefetch_bytes(of->newest, kUsualVersionBytes);
   } else if (version && *version < of->newest->version) {
