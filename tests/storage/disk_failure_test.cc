@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <future>
 #include <memory>
 #include <random>
 #include <string>
@@ -83,6 +84,43 @@ TEST_F(DiskFailureTest, OfAnyWriteOrSyncIsFinalAndLosesNothingAcknowledged) {
   disk_->set_fault({});
   Served served(options());
   EXPECT_GE(all_records(served.journal()).size(), acknowledged);
+}
+
+TEST_F(DiskFailureTest, OfAWriteEndsWhatWaitsBehindItToo) {
+  Sequence acknowledged = 0;
+  for (const Ack ack : {Ack::kAnchor, Ack::kWal}) {
+    Served served(options(ack));
+    ASSERT_TRUE(served.append_each(1).ok());
+    acknowledged = served.end().sequence;
+    std::promise<void> reached, submitted;
+    disk_->set_fault([&, calls = 0](const FaultFileSystem::Call& call) mutable {
+      if (call.operation != Operation::kSync || !call.path.ends_with(".log")) return IOStatus::OK();
+      if (++calls == 1) {
+        reached.set_value();
+        submitted.get_future().wait();
+      }
+      return IOStatus::IOError("Input/output error");
+    });
+    TreeHead head = served.end();
+    for (int i = 0; i < 3; ++i) {
+      Group group = make_group(head, 1);
+      head.sequence = group.last();
+      served.journal().submit(std::move(group));
+      if (i == 0) reached.get_future().wait();
+    }
+    submitted.set_value();
+    expect_final(served);
+    EXPECT_EQ(served.end().sequence, acknowledged);
+    EXPECT_EQ(calls_of(Operation::kSync, ".log"), 1U);
+    disk_->set_fault({});
+  }
+  Served served(options());
+  const std::vector<std::string> records = all_records(served.journal());
+  EXPECT_GE(records.size(), acknowledged);
+  EXPECT_LE(records.size(), acknowledged + 1) << "what waited was not written";
+  for (Sequence sequence = 1; sequence <= records.size(); ++sequence) {
+    EXPECT_EQ(records[sequence - 1], record_text(sequence));
+  }
 }
 
 TEST_F(DiskFailureTest, InTheBackgroundIsFinalToo) {
