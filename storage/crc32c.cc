@@ -22,11 +22,10 @@ std::uint32_t crc32c(std::string_view bytes, std::uint32_t before) {
 
 }  // namespace tensorforge::storage
 
-// RocksDB's own, for the records of its write-ahead log: this definition comes before that of its shared library.
-// docs/decisions/0026
+// RocksDB's own, which it asks for above all for its write-ahead log: this definition comes before that of its shared
+// library. docs/decisions/0026
 namespace rocksdb::crc32c {
-std::uint32_t Extend(std::uint32_t before, const char* data, std::size_t size);
-std::uint32_t Extend(std::uint32_t before, const char* data, std::size_t size) {
+[[gnu::visibility("default")]] std::uint32_t Extend(std::uint32_t before, const char* data, std::size_t size) {
   return tensorforge::storage::crc32c({data, size}, before);
 }
 }  // namespace rocksdb::crc32c

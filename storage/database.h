@@ -77,7 +77,7 @@ class Database {
 
 /// How every group is written: synced, and protected in memory on its way.
 rocksdb::WriteOptions synced_write();
-/// An empty batch whose entries carry checksums, with room for `bytes` of them.
+/// An empty batch whose entries carry checksums, with `bytes` reserved for them all.
 rocksdb::WriteBatch protected_batch(std::size_t bytes = 0);
 
 void put_chunk(rocksdb::WriteBatch&, const Database&, const EncodedChunk&);

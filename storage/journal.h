@@ -133,7 +133,7 @@ class Log {
 
 /// The log, to be appended to.
 ///
-/// Threads: one appender.
+/// Threads: one appender, which closes and destroys it too.
 class Journal : public Log {
  public:
   /// All run on the journal's threads, each in the order of the log, and never inside submit().

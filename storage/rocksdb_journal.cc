@@ -15,13 +15,8 @@ absl::Status final_error(const absl::Status& why) {
   return absl::UnavailableError("the disk failed: " + std::string(why.message()));
 }
 
-/// At least what a batch of them takes; notes and digests are few and small.
-std::size_t batch_bytes(const std::vector<EncodedChunk>& chunks) {
-  constexpr std::size_t kBesideValue = 64;  // the key, the lengths and the kind of an entry, and the batch's own head
-  std::size_t bytes = kBesideValue;
-  for (const EncodedChunk& chunk : chunks) bytes += kBesideValue + chunk.value.size();
-  return bytes;
-}
+/// Usually more than a batch takes beside records and notes: keys, lengths, heads of chunks.
+constexpr std::size_t kBatchHeadBytes = 4'096;
 
 }  // namespace
 
@@ -153,12 +148,12 @@ void RocksDbJournal::write_groups() {
     if (acknowledge) durable_ = synced_;
     const TreeHead synced = synced_;
     lock.unlock();
-    if (!acknowledge) to_anchor_.notify_one();  // it is what who submitted waits for
+    if (!acknowledge) to_anchor_.notify_one();  // whoever submitted waits for the anchor
     if (callbacks_.synced) callbacks_.synced(synced.sequence, count);
     crash_point(CrashPoint::kGroupReported);
     if (acknowledge) {
       report_durable(synced);
-      to_anchor_.notify_one();
+      to_anchor_.notify_one();  // nobody waits for it: the answers go first
     }
     lock.lock();
   }
@@ -171,10 +166,9 @@ void RocksDbJournal::write_groups() {
 absl::Status RocksDbJournal::write(const Group& group) {
   refresh_free_bytes();
   crash_point(CrashPoint::kGroupToSeal);
-  const std::vector<EncodedChunk> chunks = encode_group(group, end_);
-  rocksdb::WriteBatch batch = protected_batch(batch_bytes(chunks));
+  rocksdb::WriteBatch batch = protected_batch(group.bytes.size() + group.note_bytes + kBatchHeadBytes);
   const Database& database = *parts_.database;
-  for (const EncodedChunk& chunk : chunks) put_chunk(batch, database, chunk);
+  for (const EncodedChunk& chunk : encode_group(group, end_)) put_chunk(batch, database, chunk);
   for (const Note& note : group.notes) put_note(batch, database, note);
   if (!group.noted_digest.empty()) put_noted_digest(batch, database, group.last(), group.noted_digest);
   if (parts_.to_start) {

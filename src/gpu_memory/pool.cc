@@ -124,7 +124,6 @@ void Pool::prefetch(PrefetchStep step, EntityId id) const {
   const Block* const block = by_id_.likely(id);
   if (block == nullptr) return;
   if (step == PrefetchStep::Entity) return prefetch_object(block);
-  if (step != PrefetchStep::Related) return;
   prefetch_object(block->before);
   prefetch_object(block->behind);
   prefetch_object(block->tensor);

@@ -44,11 +44,13 @@ std::optional<MemoryBlock> State::block(std::string_view device_id, std::string_
 }
 
 void State::prefetch(PrefetchStep step, std::string_view device_id, std::string_view block_id) const {
+  if (step == PrefetchStep::Further) return;  // before the id is read in vain
   const auto id = parse_entity_id(kBlockIdPrefix, block_id);
   if (id) prefetch(step, device_id, *id);
 }
 
 void State::prefetch(PrefetchStep step, std::string_view device_id, EntityId block) const {
+  if (step == PrefetchStep::Further) return;  // a block has nothing there
   const Pool* const found = pool(device_id);
   if (found != nullptr) found->prefetch(step, block);
 }

@@ -25,8 +25,8 @@ void prefetch_object(const T* object) {
 enum class PrefetchStep {
   Index,    ///< the place in the index
   Entity,   ///< what stands there
-  Related,  ///< what that points to
-  Further   ///< what that points to in its turn
+  Related,  ///< what that leads to
+  Further   ///< what that leads to in its turn
 };
 inline constexpr PrefetchStep kPrefetchSteps[] = {PrefetchStep::Index, PrefetchStep::Entity, PrefetchStep::Related,
                                                   PrefetchStep::Further};

@@ -457,5 +457,27 @@ TEST(GpuMemoryProperty, WhatIsRememberedOfTheHistoryChangesNoPlan) {
   }
 }
 
+// Whatever it asks the memory for is there: AddressSanitizer would tell.
+TEST_F(GpuMemoryStateMachine, PrefetchOfAnythingFollowsOnlyWhatIsThere) {
+  const auto prefetch_all = [&](const std::vector<std::string>& ids) {
+    const Digest before = state_.digest();
+    for (const PrefetchStep step : kPrefetchSteps) {
+      for (const char* device : {"gpu0", "gpu9", ""}) {
+        for (const std::string& id : ids) state_.prefetch(step, device, id);
+        state_.prefetch(step, device, EntityId{0xABC, 1});
+      }
+    }
+    EXPECT_EQ(state_.digest(), before);
+  };
+  prefetch_all({"b-00000abc-1", "free-0", "b-", ""});
+  const std::vector<std::string> ids{place(400), place(100), place(500)};  // the first, and the last piece of all
+  prefetch_all(ids);
+  run(FreeBlock{"gpu0", ids[1]});
+  prefetch_all(ids);
+  run(FreeBlock{"gpu0", ids[2]});
+  run(FreeBlock{"gpu0", ids[0]});
+  prefetch_all(ids);
+}
+
 }  // namespace
 }  // namespace tensorforge::gpu_memory

@@ -334,6 +334,31 @@ TEST_F(RegistryTest, AModelKnowsWhereTheLogHasItsLastEvent) {
   EXPECT_EQ(state_.last_change("bert"), 8u);
 }
 
+// Whatever it asks the memory for is there: AddressSanitizer would tell.
+TEST_F(RegistryTest, PrefetchOfAnythingFollowsOnlyWhatIsThere) {
+  const auto prefetch_all = [&] {
+    const Digest before = state_.digest();
+    for (const PrefetchStep step : kPrefetchSteps) {
+      for (const char* id : {"resnet", "bert", "t5", ""}) {
+        for (const std::optional<ModelVersion>& version :
+             {std::optional<ModelVersion>(), std::optional(kV1), std::optional(kV2), std::optional(ModelVersion{})}) {
+          state_.prefetch(step, id, version);
+        }
+      }
+    }
+    EXPECT_EQ(state_.digest(), before);
+  };
+  prefetch_all();
+  given({ModelRegistered{model("resnet")}, ModelRegistered{model("bert")}});
+  prefetch_all();
+  Undo log;
+  apply(state_, ModelRegistered{model("resnet", kV2)}, log);
+  apply(state_, ModelRegistered{model("t5")}, log);
+  prefetch_all();
+  undo(state_, std::move(log));
+  prefetch_all();
+}
+
 TEST_F(RegistryTest, UndoPutsEverythingBack) {
   given({ModelRegistered{model("resnet")}, ValidationRecorded{validation("resnet")}});
   const Digest before = state_.digest();
