@@ -36,6 +36,7 @@ class HoleIndex {
     std::size_t size{}, offset{};
     Place* place{};  ///< of the owner; not looked at here
     /// By size, then offset; two holes are never at one offset.
+    friend bool operator==(const Hole& a, const Hole& b) { return a.offset == b.offset && a.size == b.size; }
     friend bool operator<(const Hole& a, const Hole& b) {
       return static_cast<bool>(static_cast<unsigned>(a.size < b.size) |
                                (static_cast<unsigned>(a.size == b.size) & static_cast<unsigned>(a.offset < b.offset)));

@@ -16,16 +16,21 @@ namespace tensorforge::gpu_memory {
 ///
 /// It is a B+ tree whose inner nodes keep a summary of the keys below each child, so that a search passes by every
 /// subtree in which nothing can satisfy the condition. `Traits` says what that means:
-///   Key                  trivially copyable, ordered by <
+///   Key                  trivially copyable, ordered by <, with an == that agrees
 ///   Summary              trivially copyable
 ///   of(key) -> Summary
 ///   join(a, b) -> Summary: commutative, associative, join(a, a) = a
 /// A condition is a predicate over summaries that holds for join(a, b) exactly when it holds for a or for b: "has this
 /// bit set" where join is bitwise or, "is at most x" where join is the minimum.
 ///
+/// A leaf has its keys in no order: one is added behind the others and leaves its place to the last, so that neither
+/// moves the rest, and what a search reads of a leaf it reads in a row, without one load that waits for another.
+///
 /// Nodes are merged with a neighbour when both together are half full or less, not kept at a strict minimum: the usual
 /// bound on the height holds for sums of neighbours, and a set that shrinks and grows at one place does not thrash. A
-/// key that has been alone since the set was empty needs no node: many sets of one key are cheap.
+/// key that has been alone since the set was empty needs no node: many sets of one key are cheap. Nor is the summary
+/// of a single leaf computed anew when it loses a key: it may then speak of keys that were there, which costs a search
+/// a look at that leaf.
 ///
 /// Nodes come from a `Nodes`, which many trees may share and which outlives them: a tree that ends gives none back.
 ///
@@ -82,11 +87,12 @@ class SummaryTree {
   bool erase(Nodes& nodes, const Key& key) {
     if (size_ == 0) return false;
     if (root_.node == nullptr) {
-      if (root_.low < key || key < root_.low) return false;
+      if (root_.low != key) return false;
       size_ = 0;
       return true;
     }
-    if (erase_below(nodes, root_, height_, key) == Erased::Nothing) return false;
+    if (height_ == 0 ? !take(leaf(root_), key) : erase_below(nodes, root_, height_, key) == Erased::Nothing)
+      return false;
     --size_;
     while (height_ > 0 && inner(root_).count == 1) {
       const Child only = inner(root_).items[0];
@@ -122,7 +128,8 @@ class SummaryTree {
     if (root_.node == nullptr) return root_.low;
     Child child = root_;
     for (unsigned height = height_; height > 0; --height) child = inner(child).items[inner(child).count - 1];
-    return leaf(child).items[leaf(child).count - 1];
+    const Leaf& node = leaf(child);
+    return *std::max_element(node.items.begin(), node.items.begin() + node.count);
   }
 
  private:
@@ -169,88 +176,104 @@ class SummaryTree {
     for (std::size_t i = 1; i < node.count && all != before; ++i) all = Traits::join(all, summary_of(node.items[i]));
     return all;
   }
-  static const Key& low_of(const Key& key) { return key; }
-  static const Key& low_of(const Child& child) { return child.low; }
-
-  static std::size_t lower_bound(const Leaf& node, const Key& key) {
-    std::size_t at = 0;
-    for (std::size_t count = node.count; count > 0;) {  // always halved, so that no jump depends on the keys
-      const std::size_t half = (count + 1) / 2;
-      at += node.items[at + half - 1] < key ? half : 0;
-      count -= half;
-    }
-    return at;
-  }
   /// The child in which `key` is, or would be.
   static std::size_t child_for(const Inner& node, const Key& key) {
-    std::size_t at = 0;  // the first child takes all that is lower than the others
-    for (std::size_t count = node.count - 1; count > 0;) {
-      const std::size_t half = (count + 1) / 2;
-      at += key < node.items[at + half].low ? 0 : half;
-      count -= half;
-    }
-    return at;
+    const auto above = std::upper_bound(node.items.begin() + 1, node.items.begin() + node.count, key,
+                                        [](const Key& k, const Child& c) { return k < c.low; });
+    return static_cast<std::size_t>(above - node.items.begin()) - 1;
   }
 
-  template <class Item>
-  static void insert_at(Node<Item>& node, std::size_t at, const Item& item) {
+  static void insert_at(Inner& node, std::size_t at, const Child& item) {
     std::copy_backward(node.items.begin() + at, node.items.begin() + node.count, node.items.begin() + node.count + 1);
     node.items[at] = item;
     ++node.count;
   }
-  template <class Item>
-  static void erase_at(Node<Item>& node, std::size_t at) {
+  static void erase_at(Inner& node, std::size_t at) {
     std::copy(node.items.begin() + at + 1, node.items.begin() + node.count, node.items.begin() + at);
     --node.count;
   }
 
-  /// Puts `item` at `at` into the full or not full `node` of `parent`; true: it was split, and `right` is the new half.
+  /// How many items stay in a full node that is split. One that grows at its end is being filled in order: it stays
+  /// nearly full.
+  static std::size_t kept_in_split(bool grows_at_end) {
+    return grows_at_end ? kCapacity - kCapacity / 8 : kCapacity / 2;
+  }
+  /// Moves what is behind the first `kept` items of a full node to a new one.
   template <class Item>
-  static bool place(Slab<Node<Item>>& slab, Child& parent, Node<Item>& node, std::size_t at, const Item& item,
-                    Child& right) {
-    if (node.count < kCapacity) {
-      insert_at(node, at, item);
-      parent.summary = node.count == 1 ? summary_of(item) : Traits::join(parent.summary, summary_of(item));
-      return false;
-    }
+  static Node<Item>* split(Slab<Node<Item>>& slab, Node<Item>& node, std::size_t kept) {
     auto* const half = slab.make();
-    // A full last node that grows at its end is being filled in order: leave it nearly full.
-    const std::size_t kept = at == kCapacity ? kCapacity - kCapacity / 8 : kCapacity / 2;
     std::copy(node.items.begin() + kept, node.items.end(), half->items.begin());
     half->count = kCapacity - kept;
     node.count = kept;
+    return half;
+  }
+
+  /// Puts `key` into the leaf of `parent`; true: it was split, and `right` is the new half.
+  static bool put(Nodes& nodes, Child& parent, const Key& key, Child& right) {
+    Leaf& node = leaf(parent);
+    if (node.count < kCapacity) {
+      node.items[node.count++] = key;
+      parent.summary = Traits::join(parent.summary, Traits::of(key));
+      return false;
+    }
+    const auto highest = std::max_element(node.items.begin(), node.items.end());
+    const std::size_t kept = kept_in_split(*highest < key);
+    std::nth_element(node.items.begin(), node.items.begin() + kept, node.items.end());
+    const Key low = node.items[kept];
+    Leaf* const half = split(nodes.leaves, node, kept);
+    Leaf& home = key < low ? node : *half;
+    home.items[home.count++] = key;
+    parent.summary = join_all(node);
+    right = {low, join_all(*half), half};
+    return true;
+  }
+  /// Puts `child` at `at` into the inner node of `parent`; true: it was split, and `right` is the new half.
+  static bool put(Nodes& nodes, Child& parent, std::size_t at, const Child& child, Child& right) {
+    Inner& node = inner(parent);
+    if (node.count < kCapacity) {
+      insert_at(node, at, child);
+      parent.summary = Traits::join(parent.summary, child.summary);
+      return false;
+    }
+    const std::size_t kept = kept_in_split(at == kCapacity);
+    Inner* const half = split(nodes.inners, node, kept);
     if (at <= kept) {
-      insert_at(node, at, item);
+      insert_at(node, at, child);
     } else {
-      insert_at(*half, at - kept, item);
+      insert_at(*half, at - kept, child);
     }
     parent.summary = join_all(node);
-    right = {low_of(half->items[0]), join_all(*half), half};
+    right = {half->items[0].low, join_all(*half), half};
     return true;
   }
 
   static bool insert_below(Nodes& nodes, Child& parent, unsigned height, const Key& key, Child& right) {
     if (key < parent.low) parent.low = key;
-    if (height == 0) return place(nodes.leaves, parent, leaf(parent), lower_bound(leaf(parent), key), key, right);
+    if (height == 0) return put(nodes, parent, key, right);
     Inner& node = inner(parent);
     const std::size_t i = child_for(node, key);
     Child split;
-    if (insert_below(nodes, node.items[i], height - 1, key, split) &&
-        place(nodes.inners, parent, node, i + 1, split, right)) {
+    if (insert_below(nodes, node.items[i], height - 1, key, split) && put(nodes, parent, i + 1, split, right)) {
       return true;
     }
     parent.summary = Traits::join(parent.summary, Traits::of(key));
     return false;
   }
 
+  /// Takes `key` out of a leaf; whether it was there.
+  static bool take(Leaf& node, const Key& key) {
+    const auto end = node.items.begin() + node.count;
+    const auto found = std::find(node.items.begin(), end, key);
+    if (found == end) return false;
+    *found = *(end - 1);
+    --node.count;
+    return true;
+  }
   enum class Erased { Nothing, Unnoticed, Noticed };  ///< noticed: the parent has something to do
   static Erased erase_below(Nodes& nodes, Child& parent, unsigned height, const Key& key) {
     if (height == 0) {
       Leaf& node = leaf(parent);
-      const std::size_t at = lower_bound(node, key);
-      if (at == node.count || key < node.items[at]) return Erased::Nothing;
-      erase_at(node, at);
-      return summarise(parent, node);
+      return take(node, key) ? summarise(parent, node) : Erased::Nothing;
     }
     Inner& node = inner(parent);
     const std::size_t i = child_for(node, key);
@@ -302,17 +325,20 @@ class SummaryTree {
     return root_.low;
   }
 
+  template <class Condition>
+  static std::optional<Key> first_in(const Leaf& node, const Key* from, const Condition& condition) {
+    std::optional<Key> lowest;
+    for (std::size_t i = 0; i < node.count; ++i) {
+      const Key& key = node.items[i];
+      if ((from == nullptr || !(key < *from)) && condition(Traits::of(key)) && (!lowest || key < *lowest)) lowest = key;
+    }
+    return lowest;
+  }
   /// `from` is null where every key below is known to be in range.
   template <class Condition>
   static std::optional<Key> first_below(const Child& parent, unsigned height, const Key* from,
                                         const Condition& condition) {
-    if (height == 0) {
-      const Leaf& node = leaf(parent);
-      for (std::size_t i = from == nullptr ? 0 : lower_bound(node, *from); i < node.count; ++i) {
-        if (condition(Traits::of(node.items[i]))) return node.items[i];
-      }
-      return std::nullopt;
-    }
+    if (height == 0) return first_in(leaf(parent), from, condition);
     const Inner& node = inner(parent);
     for (std::size_t i = from == nullptr ? 0 : child_for(node, *from); i < node.count; ++i, from = nullptr) {
       if (!condition(node.items[i].summary)) continue;
