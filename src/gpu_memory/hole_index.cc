@@ -23,13 +23,15 @@ unsigned HoleIndex::bin_of(std::size_t size) {
 unsigned HoleIndex::used_from(unsigned bin) const {
   if (bin >= kNoBin) return kNoBin;
   const unsigned group = bin >> kBinBits;
-  if (const std::uint64_t bins = used_bins_[group] >> (bin % kBins); bins != 0) {
-    return bin + static_cast<unsigned>(std::countr_zero(bins));
+  const Used& used = used_bins_[group];
+  unsigned behind = bin % 64;  // bins of the first word to pass by
+  for (unsigned word = bin % kBins / 64; word < used.size(); ++word, behind = 0) {
+    const std::uint64_t bins = used[word] >> behind;
+    if (bins != 0) return (group << kBinBits) + word * 64 + behind + static_cast<unsigned>(std::countr_zero(bins));
   }
   const std::uint64_t groups = used_groups_ & (~std::uint64_t{0} << group << 1U);
   if (groups == 0) return kNoBin;
-  const auto next = static_cast<unsigned>(std::countr_zero(groups));
-  return (next << kBinBits) + static_cast<unsigned>(std::countr_zero(used_bins_[next]));
+  return used_from(static_cast<unsigned>(std::countr_zero(groups)) << kBinBits);
 }
 
 void HoleIndex::insert(const Hole& hole) {
@@ -37,7 +39,7 @@ void HoleIndex::insert(const Hole& hole) {
   const unsigned group = bin >> kBinBits;
   if (groups_[group] == nullptr) groups_[group] = std::make_unique<Group>();
   (*groups_[group])[bin % kBins].insert(nodes_, hole);
-  used_bins_[group] |= std::uint64_t{1} << (bin % kBins);
+  used_bins_[group][bin % kBins / 64] |= std::uint64_t{1} << (bin % 64);
   used_groups_ |= std::uint64_t{1} << group;
   ++count_;
 }
@@ -50,8 +52,8 @@ void HoleIndex::erase(const Hole& hole) {
   assert(found);
   --count_;
   if (!holes.empty()) return;
-  used_bins_[group] &= ~(std::uint64_t{1} << (bin % kBins));
-  if (used_bins_[group] == 0) used_groups_ &= ~(std::uint64_t{1} << group);
+  used_bins_[group][bin % kBins / 64] &= ~(std::uint64_t{1} << (bin % 64));
+  if (used_bins_[group] == Used{}) used_groups_ &= ~(std::uint64_t{1} << group);
 }
 
 std::optional<HoleIndex::Hole> HoleIndex::best_fit(std::size_t size, std::size_t alignment) const {
@@ -84,7 +86,9 @@ std::optional<HoleIndex::Hole> HoleIndex::best_fit(std::size_t size, std::size_t
 std::size_t HoleIndex::largest() const {
   if (used_groups_ == 0) return 0;
   const auto group = static_cast<unsigned>(std::bit_width(used_groups_)) - 1;
-  const auto bin = static_cast<unsigned>(std::bit_width(used_bins_[group])) - 1;
+  unsigned word = kBins / 64 - 1;
+  while (used_bins_[group][word] == 0) --word;
+  const unsigned bin = word * 64 + static_cast<unsigned>(std::bit_width(used_bins_[group][word])) - 1;
   return (*groups_[group])[bin].last()->size;
 }
 

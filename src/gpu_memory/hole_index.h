@@ -23,10 +23,10 @@ struct Place;
 /// The middle condition does not depend on S. So each hole has 64 bits, one per alignment 2^k, and the best fit is the
 /// first hole in (size, offset) order from S on whose bit is set, or the first from S + A on.
 ///
-/// The holes are in bins, 64 for each power of two of the size (sizes below 64 have one each), and two levels of bits
-/// say which bins hold something. In a bin they are in order, in a tree that keeps the bitwise or of the bits below
-/// each node; most bins are one node or a single hole. S is a multiple of A, so [S, S + A) lies in at most 65 bins: a
-/// search looks at no more of them and goes down two trees, whatever the holes look like.
+/// The holes are in bins, 128 for each power of two of the size (sizes below 128 have one each), and two levels of bits
+/// say which bins hold something. In a bin they are in a tree that keeps the bitwise or of the bits below each node;
+/// most bins are one node or a single hole. S is a multiple of A, so [S, S + A) lies in at most 129 bins: a search
+/// looks at no more of them and goes down two trees, whatever the holes look like.
 ///
 /// Cost: insert, erase and a search are O(log holes of a bin).
 /// Threads: none.
@@ -56,9 +56,9 @@ class HoleIndex {
   std::size_t count() const { return count_; }
 
  private:
-  static constexpr unsigned kBinBits = 6;
+  static constexpr unsigned kBinBits = 7;
   static constexpr unsigned kBins = 1U << kBinBits;        ///< of one power of two
-  static constexpr unsigned kGroups = 64 - kBinBits + 1;   ///< the first one has the sizes below 64
+  static constexpr unsigned kGroups = 64 - kBinBits + 1;   ///< the first one has the sizes below kBins
   static constexpr unsigned kNoBin = kGroups << kBinBits;  ///< behind the last
 
   struct BySize {
@@ -69,6 +69,7 @@ class HoleIndex {
   };
   using Bin = SummaryTree<BySize>;
   using Group = std::array<Bin, kBins>;
+  using Used = std::array<std::uint64_t, kBins / 64>;  ///< the bins of a group that hold something
 
   static unsigned bin_of(std::size_t size);
   /// The first bin from `bin` on that holds something; kNoBin: there is none.
@@ -78,7 +79,7 @@ class HoleIndex {
   Bin::Nodes nodes_;
   std::size_t count_{};
   std::uint64_t used_groups_{};
-  std::array<std::uint64_t, kGroups> used_bins_{};
+  std::array<Used, kGroups> used_bins_{};
   std::array<std::unique_ptr<Group>, kGroups> groups_;  ///< made when first used: a pool has few sizes
 };
 
