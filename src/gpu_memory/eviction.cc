@@ -25,14 +25,14 @@ class GrowingHoles {
     if (const auto before = begin_of_.extract(begin)) {
       begin = before.mapped();
       end_of_.erase(begin);
-    } else if (block.before != nullptr && block.before->is_hole) {
-      begin = block.before->offset;
+    } else if (const Place* const hole = block.before.hole()) {
+      begin = hole->offset;
     }
     if (const auto behind = end_of_.extract(end)) {
       end = behind.mapped();
       begin_of_.erase(end);
-    } else if (block.behind != nullptr && block.behind->is_hole) {
-      end = block.behind->end();
+    } else if (const Place* const hole = block.behind.hole()) {
+      end = hole->end();
     }
     begin_of_[end] = begin;
     end_of_[begin] = end;

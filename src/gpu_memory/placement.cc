@@ -3,42 +3,41 @@
 #include <cassert>
 #include <iterator>
 
+#include "absl/hash/hash.h"
+
 namespace tensorforge::gpu_memory {
+namespace {
+
+static_assert(sizeof(Place) == 32);
+
+/// Which offsets are landmarks decides nothing but the time that a look-up takes.
+bool is_landmark(std::size_t offset) { return absl::HashOf(offset) % 16 == 0; }
+
+}  // namespace
 
 Placement::Placement(std::size_t total) : free_bytes_(total) {
   if (total == 0) return;
   Place* const all = hole_places_.make();
-  link(*all, nullptr, nullptr);
+  link(Link::to_hole(*all), {}, {});
   set_hole(*all, {0, total});
 }
 
-void Placement::link_ends(Place* before, Place* behind) {
-  (before == nullptr ? first_ : before->behind) = behind;
-  (behind == nullptr ? last_ : behind->before) = before;
+void Placement::link_ends(Link before, Link behind) {
+  (before ? before.place()->behind : first_) = behind;
+  (behind ? behind.place()->before : last_) = before;
 }
 
-void Placement::link(Place& place, Place* before, Place* behind) {
-  link_ends(before, &place);
-  link_ends(&place, behind);
-  place.before = before;
-  place.behind = behind;
+void Placement::link(Link piece, Link before, Link behind) {
+  link_ends(before, piece);
+  link_ends(piece, behind);
+  piece.place()->before = before;
+  piece.place()->behind = behind;
 }
 
 void Placement::set_hole(Place& hole, Extent extent) {
   hole.offset = extent.offset;
   hole.size = extent.size;
-  hole.is_hole = true;
   holes_.insert(key_of(hole));
-}
-
-void Placement::drop_hole(Place& hole) {
-  unlink(hole);
-  hole_places_.give_back(&hole);
-}
-
-bool Placement::next_is_landmark() {
-  random_ = random_ * 6364136223846793005U + 1442695040888963407U;  // Knuth's MMIX generator; its high bits are good
-  return random_ >> 60U == 0;
 }
 
 Place* Placement::best_fit(std::size_t size, std::size_t alignment) const {
@@ -47,36 +46,37 @@ Place* Placement::best_fit(std::size_t size, std::size_t alignment) const {
 }
 
 void Placement::occupy(Place& place, Extent extent, Place& hole) {
-  assert(hole.is_hole && extent.size > 0 && hole.offset <= extent.offset && extent.end() - 1 <= hole.end() - 1);
+  assert(extent.size > 0 && hole.offset <= extent.offset && extent.end() - 1 <= hole.end() - 1);
   const Extent padding{hole.offset, extent.offset - hole.offset};
   const Extent rest{extent.end(), hole.end() - extent.end()};
   holes_.erase(key_of(hole));
   free_bytes_ -= extent.size;
   place.offset = extent.offset;
   place.size = extent.size;
-  place.is_hole = false;
-  place.is_landmark = next_is_landmark();
-  if (place.is_landmark) landmarks_.emplace(place.offset, &place);
+  if (is_landmark(place.offset)) landmarks_.emplace(place.offset, &place);
 
-  if (padding.size == 0) {
-    link(place, hole.before, &hole);
-    if (rest.size == 0) return drop_hole(hole);
-    return set_hole(hole, rest);
+  const Link live = Link::to_live(place);
+  if (padding.size > 0) {
+    link(live, Link::to_hole(hole), hole.behind);
+    set_hole(hole, padding);
+    if (rest.size == 0) return;
+    Place* const behind = hole_places_.make();
+    link(Link::to_hole(*behind), live, place.behind);
+    set_hole(*behind, rest);
+  } else if (rest.size > 0) {
+    link(live, hole.before, Link::to_hole(hole));
+    set_hole(hole, rest);
+  } else {
+    link(live, hole.before, hole.behind);
+    hole_places_.give_back(&hole);
   }
-  link(place, &hole, hole.behind);
-  set_hole(hole, padding);
-  if (rest.size == 0) return;
-  Place* const behind = hole_places_.make();
-  link(*behind, &place, place.behind);
-  set_hole(*behind, rest);
 }
 
 void Placement::vacate(Place& place) {
-  assert(!place.is_hole);
   free_bytes_ += place.size;
-  if (place.is_landmark) landmarks_.erase(place.offset);
-  Place* const before = place.before != nullptr && place.before->is_hole ? place.before : nullptr;
-  Place* const behind = place.behind != nullptr && place.behind->is_hole ? place.behind : nullptr;
+  if (is_landmark(place.offset)) landmarks_.erase(place.offset);
+  Place* const before = place.before.hole();
+  Place* const behind = place.behind.hole();
   Extent all = place.extent();
   if (before != nullptr) {
     holes_.erase(key_of(*before));
@@ -86,22 +86,25 @@ void Placement::vacate(Place& place) {
     holes_.erase(key_of(*behind));
     all.size += behind->size;
   }
-  Place* hole = before != nullptr ? before : behind;
-  if (hole == nullptr) {
-    hole = hole_places_.make();
-    link(*hole, place.before, place.behind);
-  } else {
-    unlink(place);
-    if (before != nullptr && behind != nullptr) drop_hole(*behind);
+  if (before != nullptr) {
+    link_ends(place.before, behind != nullptr ? behind->behind : place.behind);
+    if (behind != nullptr) hole_places_.give_back(behind);
+    return set_hole(*before, all);
   }
+  if (behind != nullptr) {
+    link_ends(place.before, place.behind);
+    return set_hole(*behind, all);
+  }
+  Place* const hole = hole_places_.make();
+  link(Link::to_hole(*hole), place.before, place.behind);
   set_hole(*hole, all);
 }
 
-Place* Placement::containing(std::size_t offset) const {
+Link Placement::containing(std::size_t offset) const {
   const auto above = landmarks_.upper_bound(offset);
-  Place* place = above == landmarks_.begin() ? first_ : std::prev(above)->second;
-  while (place != nullptr && offset - place->offset >= place->size) place = place->behind;
-  return place;
+  Link at = above == landmarks_.begin() ? first_ : Link::to_live(*std::prev(above)->second);
+  while (at && offset - at.place()->offset >= at.place()->size) at = at.place()->behind;
+  return at;
 }
 
 }  // namespace tensorforge::gpu_memory

@@ -10,13 +10,37 @@
 
 namespace tensorforge::gpu_memory {
 
-/// A piece of the memory: a hole, or a live block's.
-struct Place {
+struct Place;
+
+/// The way to a piece of the memory, and whether that is a hole or a live block's, in one word: who frees a block
+/// between two others only writes to those, and waits for neither.
+class Link {
+ public:
+  Link() = default;  ///< to nothing
+  static Link to_live(Place& place) { return Link(&place, 0); }
+  static Link to_hole(Place& place) { return Link(&place, kHole); }
+
+  Place* place() const {                              ///< nullptr: there is none
+    return reinterpret_cast<Place*>(word_ & ~kHole);  // NOLINT(performance-no-int-to-ptr): it was one
+  }
+  Place* live() const { return is_hole() ? nullptr : place(); }  ///< nullptr: there is none, or a hole
+  Place* hole() const { return is_hole() ? place() : nullptr; }  ///< nullptr: there is none, or a block
+  bool is_hole() const { return (word_ & kHole) != 0; }
+  explicit operator bool() const { return word_ != 0; }
+  bool operator==(const Link&) const = default;
+
+ private:
+  static constexpr std::uintptr_t kHole = 1;  ///< free in every address, since places are aligned
+  Link(Place* place, std::uintptr_t kind) : word_(reinterpret_cast<std::uintptr_t>(place) | kind) {}
+
+  std::uintptr_t word_{};
+};
+
+/// A piece of the memory: a hole, or a live block's. It fills half a cache line, and never lies in two.
+struct alignas(32) Place {
   std::size_t offset{}, size{};
-  Place* before{};  ///< the piece that ends where this one begins; nullptr: this is the first
-  Place* behind{};  ///< the piece that begins where this one ends; nullptr: this is the last
-  bool is_hole{};
-  bool is_landmark{};
+  Link before;  ///< the piece that ends where this one begins; none: this is the first
+  Link behind;  ///< the piece that begins where this one ends; none: this is the last
 
   Extent extent() const { return {offset, size}; }
   std::size_t end() const { return offset + size; }
@@ -26,8 +50,8 @@ struct Place {
 ///
 /// Live places and holes tile the memory, and no two holes touch. All are linked in the order of their offsets, so that
 /// taking bytes of a hole and giving them back look at neighbours and never search; the holes are in a HoleIndex too.
-/// What has to find a place by its offset goes by landmarks, a random sixteenth of the live places in a tree, and from
-/// the nearest one on along the links.
+/// What has to find a place by its offset goes by landmarks, the sixteenth of the live places whose offsets have a
+/// certain hash, in a tree, and from the nearest one on along the links.
 ///
 /// Live places belong to the caller and stay where they are until vacated; their fields are kept up here.
 ///
@@ -49,10 +73,10 @@ class Placement {
   /// Makes the bytes of a live place free: they become one hole with the holes that they touch.
   void vacate(Place& place);
 
-  /// The piece in which the byte at `offset` is; nullptr: none, it is at or behind the total.
-  Place* containing(std::size_t offset) const;
-  Place* first() const { return first_; }
-  Place* last() const { return last_; }
+  /// The piece in which the byte at `offset` is; none: it is at or behind the total.
+  Link containing(std::size_t offset) const;
+  Link first() const { return first_; }
+  Link last() const { return last_; }
 
   std::size_t free_bytes() const { return free_bytes_; }
   std::size_t largest_hole() const { return holes_.largest(); }
@@ -60,21 +84,16 @@ class Placement {
 
  private:
   static HoleIndex::Hole key_of(Place& hole) { return {hole.size, hole.offset, &hole}; }
-  /// Puts `place` into the order between two that are neighbours.
-  void link(Place& place, Place* before, Place* behind);
-  void unlink(Place& place) { link_ends(place.before, place.behind); }
-  void link_ends(Place* before, Place* behind);
-  void drop_hole(Place& hole);
+  /// Puts `piece` into the order between two that are neighbours.
+  void link(Link piece, Link before, Link behind);
+  void link_ends(Link before, Link behind);
   void set_hole(Place& hole, Extent extent);
-  bool next_is_landmark();
 
   HoleIndex holes_;
   Slab<Place> hole_places_;
-  Place* first_{};
-  Place* last_{};
+  Link first_, last_;
   std::size_t free_bytes_{};
-  absl::btree_map<std::size_t, Place*> landmarks_;
-  std::uint64_t random_{1};  ///< the choice of landmarks changes nothing but the time that a look-up takes
+  absl::btree_map<std::size_t, Place*> landmarks_;  ///< by offset
 };
 
 }  // namespace tensorforge::gpu_memory

@@ -53,11 +53,13 @@ Digest block_digest(const std::string& device_id, const Block& block) {
       .digest();
 }
 
-/// The first piece that begins at or behind `from_offset`; nullptr: there is none.
-const Place* first_place(const Placement& placement, std::size_t from_offset) {
-  const Place* const place = placement.containing(from_offset);
-  return place == nullptr || place->offset == from_offset ? place : place->behind;
+/// The first piece that begins at or behind `from_offset`; none: there is none.
+Link first_piece(const Placement& placement, std::size_t from_offset) {
+  const Link piece = placement.containing(from_offset);
+  return !piece || piece.place()->offset == from_offset ? piece : piece.place()->behind;
 }
+
+const Block* to_block(const Place* live) { return static_cast<const Block*>(live); }
 
 std::optional<std::size_t> free_block_offset(std::string_view block_id) {
   if (!names_free_place(block_id)) return std::nullopt;
@@ -124,8 +126,8 @@ void Pool::prefetch(PrefetchStep step, EntityId id) const {
   const Block* const block = by_id_.likely(id);
   if (block == nullptr) return;
   if (step == PrefetchStep::Entity) return prefetch_object(block);
-  prefetch_object(block->before);
-  prefetch_object(block->behind);
+  prefetch_object(block->before.place());
+  prefetch_object(block->behind.place());
   prefetch_object(block->tensor);
 }
 
@@ -142,28 +144,23 @@ const Block& Pool::at_offset(std::size_t offset) const {
   return *found;
 }
 
+// Two holes never touch.
 const Block* Pool::first_live(std::size_t from_offset) const {
-  const Place* place = first_place(placement_, from_offset);
-  while (place != nullptr && place->is_hole) place = place->behind;
-  return static_cast<const Block*>(place);
+  const Link piece = first_piece(placement_, from_offset);
+  return to_block(piece.is_hole() ? piece.place()->behind.live() : piece.live());
 }
 
 const Block* Pool::next_live(const Block& block) const {
-  const Place* place = block.behind;
-  if (place != nullptr && place->is_hole) place = place->behind;  // two holes never touch
-  return static_cast<const Block*>(place);
+  return to_block(block.behind.is_hole() ? block.behind.place()->behind.live() : block.behind.live());
 }
 
 const Block* Pool::previous_live(const Block& block) const {
-  const Place* place = block.before;
-  if (place != nullptr && place->is_hole) place = place->before;
-  return static_cast<const Block*>(place);
+  return to_block(block.before.is_hole() ? block.before.place()->before.live() : block.before.live());
 }
 
 const Block* Pool::last_live(std::size_t offset) const {
-  const Place* place = offset < device_.total_memory ? placement_.containing(offset) : placement_.last();
-  if (place != nullptr && place->is_hole) place = place->before;
-  return static_cast<const Block*>(place);
+  const Link piece = offset < device_.total_memory ? placement_.containing(offset) : placement_.last();
+  return to_block(piece.is_hole() ? piece.place()->before.live() : piece.live());
 }
 
 std::optional<MemoryBlock> Pool::block(std::string_view block_id) const {
@@ -173,17 +170,16 @@ std::optional<MemoryBlock> Pool::block(std::string_view block_id) const {
     return to_memory_block(*found);
   }
   if (const auto offset = free_block_offset(block_id)) {
-    const Place* const place = placement_.containing(*offset);
-    if (place != nullptr && place->is_hole && place->offset == *offset) return free_block(place->extent());
+    const Place* const hole = placement_.containing(*offset).hole();
+    if (hole != nullptr && hole->offset == *offset) return free_block(hole->extent());
   }
   return std::nullopt;
 }
 
 std::vector<MemoryBlock> Pool::blocks(std::size_t from_offset, std::size_t limit) const {
   std::vector<MemoryBlock> out;
-  for (const Place* place = first_place(placement_, from_offset); place != nullptr && out.size() < limit;
-       place = place->behind) {
-    out.push_back(place->is_hole ? free_block(place->extent()) : to_memory_block(static_cast<const Block&>(*place)));
+  for (Link at = first_piece(placement_, from_offset); at && out.size() < limit; at = at.place()->behind) {
+    out.push_back(at.is_hole() ? free_block(at.place()->extent()) : to_memory_block(*to_block(at.place())));
   }
   return out;
 }
@@ -325,14 +321,14 @@ void Pool::move(EntityId id, std::size_t to) {
 // restored, behind all others. A log may have been written by another strategy: then the hole is searched.
 Place& Pool::hole_for(Extent extent, std::size_t alignment) const {
   const auto has_it = [extent](const Place* hole) {
-    return hole != nullptr && hole->is_hole && hole->offset <= extent.offset &&
-           extent.offset - hole->offset < hole->size && extent.size <= hole->end() - extent.offset;
+    return hole != nullptr && hole->offset <= extent.offset && extent.offset - hole->offset < hole->size &&
+           extent.size <= hole->end() - extent.offset;
   };
-  if (has_it(placement_.last())) return *placement_.last();
+  if (Place* const hole = placement_.last().hole(); has_it(hole)) return *hole;
   if (is_power_of_two(alignment) && extent.size % alignment == 0) {
     if (Place* const hole = placement_.best_fit(extent.size, alignment); has_it(hole)) return *hole;
   }
-  Place* const hole = placement_.containing(extent.offset);
+  Place* const hole = placement_.containing(extent.offset).hole();
   assert(has_it(hole));
   return *hole;
 }
@@ -351,8 +347,8 @@ void Pool::vacate(Block& block) {
 void Pool::track_reclaimable() {
   if (reclaimable_) return;
   reclaimable_.emplace();
-  for (const Place* place = placement_.first(); place != nullptr; place = place->behind) {
-    if (place->is_hole) reclaimable_->add(place->extent());
+  for (Link at = placement_.first(); at; at = at.place()->behind) {
+    if (at.is_hole()) reclaimable_->add(at.place()->extent());
   }
 }
 

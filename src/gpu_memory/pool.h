@@ -47,8 +47,9 @@ struct HashText {
 using Tensors = absl::node_hash_map<std::string, TensorBlocks, HashText, std::equal_to<>,
                                     HugePageAllocator<std::pair<const std::string, TensorBlocks>>>;
 
-/// A live block: Allocated, Pinned or Cached. Its fields belong to the Pool, its Place to the Placement in that.
-struct Block : Place {
+/// A live block: Allocated, Pinned or Cached. Its fields belong to the Pool, its Place to the Placement in that. It
+/// fills two cache lines, and never lies in three.
+struct alignas(64) Block : Place {
   EntityId id;
   BlockStatus status{};
   std::int32_t priority{};

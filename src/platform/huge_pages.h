@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 #include <new>
@@ -10,28 +11,23 @@ namespace tensorforge {
 
 inline constexpr std::size_t kHugePageBytes = std::size_t{2} << 20U;
 
-/// `bytes` of uninitialised memory, to be given back to std::free(). From the size of a huge page on they begin at one,
-/// and the kernel is asked to use such, but for what fills no whole one: what is visited in no order costs, with small
-/// pages, a walk through the page tables at each visit too. Where the kernel has none to give, all works as well.
-/// Throws std::bad_alloc.
+/// `bytes` of uninitialised memory at a multiple of `alignment`, to be given back to std::free(). From the size of a
+/// huge page on they begin at one, and the kernel is asked to use such, but for what fills no whole one: what is
+/// visited in no order costs, with small pages, a walk through the page tables at each visit too. Where the kernel has
+/// none to give, all works as well. Throws std::bad_alloc.
 ///
 /// Threads: any.
-inline void* allocate_huge(std::size_t bytes) {
-  if (bytes < kHugePageBytes) {
-    void* const memory = std::malloc(bytes);
-    if (memory == nullptr) throw std::bad_alloc();
-    return memory;
-  }
+inline void* allocate_huge(std::size_t bytes, std::size_t alignment = alignof(std::max_align_t)) {
   void* memory = nullptr;
-  if (posix_memalign(&memory, kHugePageBytes, bytes) != 0) throw std::bad_alloc();
-  madvise(memory, bytes / kHugePageBytes * kHugePageBytes, MADV_HUGEPAGE);
+  const bool huge = bytes >= kHugePageBytes;
+  if (posix_memalign(&memory, huge ? kHugePageBytes : alignment, bytes) != 0) throw std::bad_alloc();
+  if (huge) madvise(memory, bytes / kHugePageBytes * kHugePageBytes, MADV_HUGEPAGE);
   return memory;
 }
 
 /// allocate_huge() for containers: for hash tables that grow large.
 template <class T>
 struct HugePageAllocator {
-  static_assert(alignof(T) <= alignof(std::max_align_t));
   using value_type = T;
 
   HugePageAllocator() = default;
@@ -40,7 +36,7 @@ struct HugePageAllocator {
 
   T* allocate(std::size_t count) {
     if (count > static_cast<std::size_t>(-1) / sizeof(T)) throw std::bad_array_new_length();
-    return static_cast<T*>(allocate_huge(count * sizeof(T)));
+    return static_cast<T*>(allocate_huge(count * sizeof(T), std::max(alignof(T), alignof(std::max_align_t))));
   }
   void deallocate(T* memory, std::size_t) { std::free(memory); }
 

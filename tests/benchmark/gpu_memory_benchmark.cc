@@ -30,6 +30,7 @@
 
 #include "gpu_memory/placement.h"
 #include "gpu_memory/state_machine.h"
+#include "platform/huge_pages.h"
 
 namespace tensorforge::gpu_memory {
 namespace {
@@ -155,7 +156,7 @@ class Churn {
     return steps;
   }
   void run(const Step& step) {
-    typename Placement::Live& live = live_[step.victim];
+    Live& live = live_[step.victim];
     if (live.size > 0) placement_.free(live);
     if (!placement_.allocate(live, step.size, kAlignment)) live = {};
     sum_of_offsets_ = sum_of_offsets_ * 31 + live.offset;
@@ -167,7 +168,8 @@ class Churn {
 
   std::mt19937_64 random_;
   Placement placement_;
-  std::vector<typename Placement::Live> live_;  ///< size 0: nothing was large enough
+  using Live = typename Placement::Live;
+  std::vector<Live, HugePageAllocator<Live>> live_;  ///< as a pool has its blocks; size 0: nothing was large enough
   std::size_t sum_of_offsets_{};
 };
 

@@ -84,21 +84,22 @@ class Model {
   /// The links tile the memory, and tell holes from live places as the maps do.
   void compare() const {
     std::size_t end = 0, free_bytes = 0, holes = 0, live = 0;
-    const Place* before = nullptr;
-    for (const Place* place = placement_.first(); place != nullptr; place = place->behind) {
-      ASSERT_EQ(place->before, before);
-      ASSERT_EQ(place->offset, end);
-      ASSERT_GT(place->size, 0U);
-      if (place->is_hole) {
-        ASSERT_EQ(holes_.at(place->offset), place->size);
+    Link before;
+    for (Link at = placement_.first(); at; at = at.place()->behind) {
+      const Place& place = *at.place();
+      ASSERT_EQ(place.before, before);
+      ASSERT_EQ(place.offset, end);
+      ASSERT_GT(place.size, 0U);
+      if (at.is_hole()) {
+        ASSERT_EQ(holes_.at(place.offset), place.size);
         ++holes;
-        free_bytes += place->size;
+        free_bytes += place.size;
       } else {
-        ASSERT_EQ(live_.at(place->offset).get(), place);
+        ASSERT_EQ(live_.at(place.offset).get(), &place);
         ++live;
       }
-      end = place->end();
-      before = place;
+      end = place.end();
+      before = at;
     }
     ASSERT_EQ(end, total_);
     ASSERT_EQ(placement_.last(), before);
@@ -111,14 +112,12 @@ class Model {
     ASSERT_EQ(placement_.largest_hole(), largest);
   }
   void look_up(std::size_t offset) const {
-    const Place* const found = placement_.containing(offset);
-    if (offset >= total_) {
-      ASSERT_EQ(found, nullptr);
-      return;
-    }
-    ASSERT_NE(found, nullptr);
-    ASSERT_LE(found->offset, offset);
-    ASSERT_LT(offset - found->offset, found->size);
+    const Link found = placement_.containing(offset);
+    ASSERT_EQ(static_cast<bool>(found), offset < total_);
+    if (!found) return;
+    ASSERT_LE(found.place()->offset, offset);
+    ASSERT_LT(offset - found.place()->offset, found.place()->size);
+    ASSERT_EQ(found.is_hole(), !live_.contains(found.place()->offset));
   }
 
   const Placement& placement() const { return placement_; }
@@ -142,16 +141,16 @@ TEST(Placement, OfNothingHasNoHole) {
   const Model model(0);
   model.compare();
   EXPECT_EQ(model.placement().best_fit(1, 1), nullptr);
-  EXPECT_EQ(model.placement().containing(0), nullptr);
+  EXPECT_FALSE(model.placement().containing(0));
 }
 
 TEST(Placement, SplitsAHoleAndMergesWhatTouches) {
   Placement placement(100);
   Place a, b, c;
-  placement.occupy(b, {40, 20}, *placement.first());
-  placement.occupy(a, {0, 40}, *placement.first());
+  placement.occupy(b, {40, 20}, *placement.first().hole());
+  placement.occupy(a, {0, 40}, *placement.first().hole());
   EXPECT_EQ(placement.hole_count(), 1U);
-  placement.occupy(c, {60, 40}, *placement.last());
+  placement.occupy(c, {60, 40}, *placement.last().hole());
   EXPECT_EQ(placement.hole_count(), 0U);
   EXPECT_EQ(placement.largest_hole(), 0U);
   EXPECT_EQ(placement.best_fit(1, 1), nullptr);
@@ -160,7 +159,7 @@ TEST(Placement, SplitsAHoleAndMergesWhatTouches) {
   EXPECT_EQ(placement.hole_count(), 2U);
   placement.vacate(b);
   EXPECT_EQ(placement.first(), placement.last());
-  EXPECT_EQ(placement.first()->extent(), (Extent{0, 100}));
+  EXPECT_EQ(placement.first().hole()->extent(), (Extent{0, 100}));
 }
 
 TEST(Placement, PassesByAHundredThousandMisalignedHolesOfTheRightSize) {
@@ -169,14 +168,15 @@ TEST(Placement, PassesByAHundredThousandMisalignedHolesOfTheRightSize) {
   std::vector<Place> live(kHoles);
   for (std::size_t i = 0; i < kHoles; ++i) {  // holes of 4096 bytes at 8192 i + 1, but for the first and the last
     const std::size_t begin = i * 8192 + 4097;
-    placement.occupy(live[i], {begin, i + 1 < kHoles ? std::size_t{4096} : std::size_t{4095}}, *placement.last());
+    placement.occupy(live[i], {begin, i + 1 < kHoles ? std::size_t{4096} : std::size_t{4095}},
+                     *placement.last().hole());
   }
   EXPECT_EQ(placement.best_fit(4096, 1)->extent(), (Extent{8193, 4096}));
   EXPECT_EQ(placement.best_fit(4096, 4096)->extent(), (Extent{kHoles * 8192, 4096}));
   Place last;
-  placement.occupy(last, {kHoles * 8192, 4096}, *placement.last());
+  placement.occupy(last, {kHoles * 8192, 4096}, *placement.last().hole());
   EXPECT_EQ(placement.best_fit(4096, 4096)->extent(), (Extent{0, 4097}));
-  placement.occupy(last, {0, 4096}, *placement.first());
+  placement.occupy(last, {0, 4096}, *placement.first().hole());
   EXPECT_EQ(placement.best_fit(4096, 4096), nullptr);
   EXPECT_EQ(placement.best_fit(2048, 2048)->extent(), (Extent{8193, 4096}));
 }
@@ -184,17 +184,17 @@ TEST(Placement, PassesByAHundredThousandMisalignedHolesOfTheRightSize) {
 TEST(Placement, FitsUpToTheEndOfTheNumbers) {
   constexpr std::size_t kHalf = std::size_t{1} << 63U;
   Placement placement(kMax);
-  EXPECT_EQ(placement.best_fit(kHalf, kHalf), placement.first());
-  EXPECT_EQ(placement.best_fit(kMax, 1), placement.first());
+  EXPECT_EQ(placement.best_fit(kHalf, kHalf), placement.first().hole());
+  EXPECT_EQ(placement.best_fit(kMax, 1), placement.first().hole());
   Place low, high;
-  placement.occupy(low, {0, 1}, *placement.first());
+  placement.occupy(low, {0, 1}, *placement.first().hole());
   EXPECT_EQ(placement.best_fit(kHalf, kHalf), nullptr);  // [2^63, 2^64) lacks its last byte
-  EXPECT_EQ(placement.best_fit(kHalf / 2, kHalf / 2), placement.last());
-  EXPECT_EQ(placement.best_fit(kMax - 1, 1), placement.last());
+  EXPECT_EQ(placement.best_fit(kHalf / 2, kHalf / 2), placement.last().hole());
+  EXPECT_EQ(placement.best_fit(kMax - 1, 1), placement.last().hole());
   EXPECT_EQ(placement.best_fit(kMax, 1), nullptr);
-  placement.occupy(high, {kMax - 1, 1}, *placement.last());
-  EXPECT_EQ(placement.containing(kMax - 1), &high);
-  EXPECT_EQ(placement.containing(kMax), nullptr);
+  placement.occupy(high, {kMax - 1, 1}, *placement.last().hole());
+  EXPECT_EQ(placement.containing(kMax - 1).live(), &high);
+  EXPECT_FALSE(placement.containing(kMax));
   EXPECT_EQ(placement.best_fit(kMax - 2, 1)->extent(), (Extent{1, kMax - 2}));
 }
 
@@ -255,7 +255,7 @@ TEST(PlacementProperty, KeepsManyEqualHolesInOrder) {
   constexpr std::size_t kSize = 96, kCount = 6'000;
   Placement placement(2 * kCount * kSize);
   std::vector<Place> live(2 * kCount);
-  for (std::size_t i = 0; i < live.size(); ++i) placement.occupy(live[i], {i * kSize, kSize}, *placement.last());
+  for (std::size_t i = 0; i < live.size(); ++i) placement.occupy(live[i], {i * kSize, kSize}, *placement.last().hole());
   std::mt19937_64 random(1);
   std::set<std::size_t> holes;
   for (int round = 0; round < 3; ++round) {
@@ -280,7 +280,7 @@ TEST(PlacementProperty, KeepsManyEqualHolesInOrder) {
     }
     std::shuffle(order.begin(), order.end(), random);
     for (const std::size_t i : order) {
-      placement.occupy(live[i], {i * kSize, kSize}, *placement.containing(i * kSize));
+      placement.occupy(live[i], {i * kSize, kSize}, *placement.containing(i * kSize).hole());
       holes.erase(i * kSize);
       if (i % 64 == 0) check();
     }
