@@ -38,7 +38,7 @@ void HoleIndex::insert(const Hole& hole) {
   const unsigned bin = bin_of(hole.size);
   const unsigned group = bin >> kBinBits;
   if (groups_[group] == nullptr) groups_[group] = std::make_unique<Group>();
-  (*groups_[group])[bin % kBins].insert(nodes_, hole);
+  groups_[group]->bins[bin % kBins].insert(nodes_, hole);
   used_bins_[group][bin % kBins / 64] |= std::uint64_t{1} << (bin % 64);
   used_groups_ |= std::uint64_t{1} << group;
   ++count_;
@@ -47,7 +47,7 @@ void HoleIndex::insert(const Hole& hole) {
 void HoleIndex::erase(const Hole& hole) {
   const unsigned bin = bin_of(hole.size);
   const unsigned group = bin >> kBinBits;
-  Bin& holes = (*groups_[group])[bin % kBins];
+  Bin& holes = groups_[group]->bins[bin % kBins];
   [[maybe_unused]] const bool found = holes.erase(nodes_, hole);
   assert(found);
   --count_;
@@ -89,7 +89,7 @@ std::size_t HoleIndex::largest() const {
   unsigned word = kBins / 64 - 1;
   while (used_bins_[group][word] == 0) --word;
   const unsigned bin = word * 64 + static_cast<unsigned>(std::bit_width(used_bins_[group][word])) - 1;
-  return (*groups_[group])[bin].last()->size;
+  return groups_[group]->bins[bin].last()->size;
 }
 
 }  // namespace tensorforge::gpu_memory

@@ -68,13 +68,15 @@ class HoleIndex {
     static Summary join(Summary a, Summary b) { return a | b; }
   };
   using Bin = SummaryTree<BySize>;
-  using Group = std::array<Bin, kBins>;
+  struct alignas(64) Group {
+    std::array<Bin, kBins> bins;  ///< each of them is a cache line
+  };
   using Used = std::array<std::uint64_t, kBins / 64>;  ///< the bins of a group that hold something
 
   static unsigned bin_of(std::size_t size);
   /// The first bin from `bin` on that holds something; kNoBin: there is none.
   unsigned used_from(unsigned bin) const;
-  const Bin& bin_at(unsigned bin) const { return (*groups_[bin >> kBinBits])[bin % kBins]; }
+  const Bin& bin_at(unsigned bin) const { return groups_[bin >> kBinBits]->bins[bin % kBins]; }
 
   Bin::Nodes nodes_;
   std::size_t count_{};

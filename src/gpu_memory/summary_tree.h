@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "gpu_memory/slab.h"
@@ -61,23 +62,21 @@ class SummaryTree {
   /// `key` must not be in the set.
   void insert(Nodes& nodes, const Key& key) {
     if (size_ == 0) {
-      root_ = {key, Traits::of(key), nullptr};
+      root_ = {key, Traits::of(key), nullptr, 1};
       size_ = 1;
       return;
     }
     if (root_.node == nullptr) {
-      auto* const first = nodes.leaves.make();
+      Leaf* const first = nodes.leaves.make();
       first->items[0] = root_.low;
-      first->count = 1;
       root_.node = first;
     }
     Child right;
     if (insert_below(nodes, root_, height_, key, right)) {
-      auto* const grown = nodes.inners.make();
+      Inner* const grown = nodes.inners.make();
       grown->items[0] = root_;
       grown->items[1] = right;
-      grown->count = 2;
-      root_ = {root_.low, join_all(*grown), grown};
+      root_ = {root_.low, Traits::join(root_.summary, right.summary), grown, 2};
       ++height_;
     }
     ++size_;
@@ -91,18 +90,17 @@ class SummaryTree {
       size_ = 0;
       return true;
     }
-    if (height_ == 0 ? !take(leaf(root_), key) : erase_below(nodes, root_, height_, key) == Erased::Nothing)
-      return false;
+    if (height_ == 0 ? !take(root_, key) : erase_below(nodes, root_, height_, key) == Erased::Nothing) return false;
     --size_;
-    while (height_ > 0 && inner(root_).count == 1) {
-      const Child only = inner(root_).items[0];
-      nodes.give_back(&inner(root_));
+    while (height_ > 0 && root_.count == 1) {
+      const Child only = children(root_)[0];
+      nodes.give_back(inner(root_));
       root_ = only;
       --height_;
     }
     if (size_ == 0) {
       assert(height_ == 0);
-      nodes.give_back(&leaf(root_));
+      nodes.give_back(leaf(root_));
       root_ = {};
     }
     return true;
@@ -127,9 +125,9 @@ class SummaryTree {
     if (size_ == 0) return std::nullopt;
     if (root_.node == nullptr) return root_.low;
     Child child = root_;
-    for (unsigned height = height_; height > 0; --height) child = inner(child).items[inner(child).count - 1];
-    const Leaf& node = leaf(child);
-    return *std::max_element(node.items.begin(), node.items.begin() + node.count);
+    for (unsigned height = height_; height > 0; --height) child = children(child).back();
+    const std::span<Key> all = keys(child);
+    return *std::max_element(all.begin(), all.end());
   }
 
  private:
@@ -138,11 +136,11 @@ class SummaryTree {
   struct Child {
     Key low{};  ///< no key below is lower, and none of the child before is as high
     Summary summary{};
-    void* node{};  ///< null: `low` is the only key
+    void* node{};         ///< null: `low` is the only key
+    std::size_t count{};  ///< of the items in the node: here, so that what puts one there touches no other
   };
   template <class Item>
-  struct Node {
-    std::size_t count{};
+  struct alignas(64) Node {
     std::array<Item, kCapacity> items{};
   };
   using Leaf = Node<Key>;
@@ -158,39 +156,43 @@ class SummaryTree {
   };
 
  private:
-  static Leaf& leaf(const Child& child) { return *static_cast<Leaf*>(child.node); }
-  static Inner& inner(const Child& child) { return *static_cast<Inner*>(child.node); }
+  static Leaf* leaf(const Child& child) { return static_cast<Leaf*>(child.node); }
+  static Inner* inner(const Child& child) { return static_cast<Inner*>(child.node); }
+  static std::span<Key> keys(const Child& child) { return {leaf(child)->items.data(), child.count}; }
+  static std::span<Child> children(const Child& child) { return {inner(child)->items.data(), child.count}; }
 
   static Summary summary_of(const Key& key) { return Traits::of(key); }
   static Summary summary_of(const Child& child) { return child.summary; }
   template <class Item>
-  static Summary join_all(const Node<Item>& node) {
-    Summary all = summary_of(node.items[0]);
-    for (std::size_t i = 1; i < node.count; ++i) all = Traits::join(all, summary_of(node.items[i]));
+  static Summary join_all(std::span<Item> items) {
+    Summary all = summary_of(items[0]);
+    for (const Item& item : items.subspan(1)) all = Traits::join(all, summary_of(item));
     return all;
   }
   /// The same where the items are some of those of which `before` is the join: what has reached it stays there.
   template <class Item>
-  static Summary join_again(const Node<Item>& node, const Summary& before) {
-    Summary all = summary_of(node.items[0]);
-    for (std::size_t i = 1; i < node.count && all != before; ++i) all = Traits::join(all, summary_of(node.items[i]));
+  static Summary join_again(std::span<Item> items, const Summary& before) {
+    Summary all = summary_of(items[0]);
+    for (std::size_t i = 1; i < items.size() && all != before; ++i) all = Traits::join(all, summary_of(items[i]));
     return all;
   }
   /// The child in which `key` is, or would be.
-  static std::size_t child_for(const Inner& node, const Key& key) {
-    const auto above = std::upper_bound(node.items.begin() + 1, node.items.begin() + node.count, key,
-                                        [](const Key& k, const Child& c) { return k < c.low; });
-    return static_cast<std::size_t>(above - node.items.begin()) - 1;
+  static std::size_t child_for(std::span<const Child> children, const Key& key) {
+    const auto above = std::upper_bound(children.begin() + 1, children.end(), key,
+                                        [](const Key& k, const Child& child) { return k < child.low; });
+    return static_cast<std::size_t>(above - children.begin()) - 1;
   }
 
-  static void insert_at(Inner& node, std::size_t at, const Child& item) {
-    std::copy_backward(node.items.begin() + at, node.items.begin() + node.count, node.items.begin() + node.count + 1);
-    node.items[at] = item;
-    ++node.count;
+  static void insert_at(Child& parent, std::size_t at, const Child& child) {
+    Child* const items = children(parent).data();
+    std::copy_backward(items + at, items + parent.count, items + parent.count + 1);
+    items[at] = child;
+    ++parent.count;
   }
-  static void erase_at(Inner& node, std::size_t at) {
-    std::copy(node.items.begin() + at + 1, node.items.begin() + node.count, node.items.begin() + at);
-    --node.count;
+  static void erase_at(Child& parent, std::size_t at) {
+    Child* const items = children(parent).data();
+    std::copy(items + at + 1, items + parent.count, items + at);
+    --parent.count;
   }
 
   /// How many items stay in a full node that is split. One that grows at its end is being filled in order: it stays
@@ -200,121 +202,114 @@ class SummaryTree {
   }
   /// Moves what is behind the first `kept` items of a full node to a new one.
   template <class Item>
-  static Node<Item>* split(Slab<Node<Item>>& slab, Node<Item>& node, std::size_t kept) {
-    auto* const half = slab.make();
-    std::copy(node.items.begin() + kept, node.items.end(), half->items.begin());
-    half->count = kCapacity - kept;
-    node.count = kept;
-    return half;
+  static Child split(Slab<Node<Item>>& slab, Child& full, std::size_t kept, const Key& low) {
+    const auto& items = static_cast<Node<Item>*>(full.node)->items;
+    Node<Item>* const half = slab.make();
+    std::copy(items.begin() + kept, items.end(), half->items.begin());
+    full.count = kept;
+    return {low, {}, half, kCapacity - kept};
   }
 
   /// Puts `key` into the leaf of `parent`; true: it was split, and `right` is the new half.
   static bool put(Nodes& nodes, Child& parent, const Key& key, Child& right) {
-    Leaf& node = leaf(parent);
-    if (node.count < kCapacity) {
-      node.items[node.count++] = key;
+    if (parent.count < kCapacity) {
+      leaf(parent)->items[parent.count++] = key;
       parent.summary = Traits::join(parent.summary, Traits::of(key));
       return false;
     }
-    const auto highest = std::max_element(node.items.begin(), node.items.end());
-    const std::size_t kept = kept_in_split(*highest < key);
-    std::nth_element(node.items.begin(), node.items.begin() + kept, node.items.end());
-    const Key low = node.items[kept];
-    Leaf* const half = split(nodes.leaves, node, kept);
-    Leaf& home = key < low ? node : *half;
-    home.items[home.count++] = key;
-    parent.summary = join_all(node);
-    right = {low, join_all(*half), half};
+    const std::span<Key> all = keys(parent);
+    const std::size_t kept = kept_in_split(*std::max_element(all.begin(), all.end()) < key);
+    std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(kept), all.end());
+    right = split(nodes.leaves, parent, kept, all[kept]);
+    Child& home = key < right.low ? parent : right;
+    leaf(home)->items[home.count++] = key;
+    parent.summary = join_all(keys(parent));
+    right.summary = join_all(keys(right));
     return true;
   }
   /// Puts `child` at `at` into the inner node of `parent`; true: it was split, and `right` is the new half.
   static bool put(Nodes& nodes, Child& parent, std::size_t at, const Child& child, Child& right) {
-    Inner& node = inner(parent);
-    if (node.count < kCapacity) {
-      insert_at(node, at, child);
+    if (parent.count < kCapacity) {
+      insert_at(parent, at, child);
       parent.summary = Traits::join(parent.summary, child.summary);
       return false;
     }
     const std::size_t kept = kept_in_split(at == kCapacity);
-    Inner* const half = split(nodes.inners, node, kept);
+    right = split(nodes.inners, parent, kept, children(parent)[kept].low);
     if (at <= kept) {
-      insert_at(node, at, child);
+      insert_at(parent, at, child);
     } else {
-      insert_at(*half, at - kept, child);
+      insert_at(right, at - kept, child);
     }
-    parent.summary = join_all(node);
-    right = {half->items[0].low, join_all(*half), half};
+    parent.summary = join_all(children(parent));
+    right.summary = join_all(children(right));
     return true;
   }
 
   static bool insert_below(Nodes& nodes, Child& parent, unsigned height, const Key& key, Child& right) {
     if (key < parent.low) parent.low = key;
     if (height == 0) return put(nodes, parent, key, right);
-    Inner& node = inner(parent);
-    const std::size_t i = child_for(node, key);
+    const std::size_t i = child_for(children(parent), key);
     Child split;
-    if (insert_below(nodes, node.items[i], height - 1, key, split) && put(nodes, parent, i + 1, split, right)) {
+    if (insert_below(nodes, children(parent)[i], height - 1, key, split) && put(nodes, parent, i + 1, split, right)) {
       return true;
     }
     parent.summary = Traits::join(parent.summary, Traits::of(key));
     return false;
   }
 
-  /// Takes `key` out of a leaf; whether it was there.
-  static bool take(Leaf& node, const Key& key) {
-    const auto end = node.items.begin() + node.count;
-    const auto found = std::find(node.items.begin(), end, key);
-    if (found == end) return false;
-    *found = *(end - 1);
-    --node.count;
+  /// Takes `key` out of the leaf of `parent`, whose summary stays; whether it was there.
+  static bool take(Child& parent, const Key& key) {
+    const std::span<Key> all = keys(parent);
+    const auto found = std::ranges::find(all, key);
+    if (found == all.end()) return false;
+    *found = all.back();
+    --parent.count;
     return true;
   }
   enum class Erased { Nothing, Unnoticed, Noticed };  ///< noticed: the parent has something to do
   static Erased erase_below(Nodes& nodes, Child& parent, unsigned height, const Key& key) {
-    if (height == 0) {
-      Leaf& node = leaf(parent);
-      return take(node, key) ? summarise(parent, node) : Erased::Nothing;
-    }
-    Inner& node = inner(parent);
-    const std::size_t i = child_for(node, key);
-    const Erased below = erase_below(nodes, node.items[i], height - 1, key);
+    if (height == 0) return take(parent, key) ? summarise(parent, keys(parent)) : Erased::Nothing;
+    const std::size_t i = child_for(children(parent), key);
+    const Erased below = erase_below(nodes, children(parent)[i], height - 1, key);
     if (below != Erased::Noticed) return below;
     if (height == 1) {
-      shrink<Leaf>(nodes, node, i);
+      shrink<Leaf>(nodes, parent, i);
     } else {
-      shrink<Inner>(nodes, node, i);
+      shrink<Inner>(nodes, parent, i);
     }
-    return summarise(parent, node);
+    return summarise(parent, children(parent));
   }
   template <class Item>
-  static Erased summarise(Child& parent, const Node<Item>& node) {
-    if (node.count == 0) return Erased::Noticed;
+  static Erased summarise(Child& parent, std::span<Item> items) {
+    if (items.empty()) return Erased::Noticed;
     const Summary before = parent.summary;
-    parent.summary = join_again(node, before);
-    return parent.summary == before && node.count > kCapacity / 4 ? Erased::Unnoticed : Erased::Noticed;
+    parent.summary = join_again(items, before);
+    return parent.summary == before && items.size() > kCapacity / 4 ? Erased::Unnoticed : Erased::Noticed;
   }
-  /// After child `i` of `node` lost something: drops it when empty, or merges it with a neighbour when both are small.
+  /// After child `i` lost something: drops it when empty, or merges it with a neighbour when both are small.
   template <class Kind>
-  static void shrink(Nodes& nodes, Inner& node, std::size_t i) {
-    const auto count = [&](std::size_t child) { return static_cast<Kind*>(node.items[child].node)->count; };
-    if (count(i) == 0) {
-      nodes.give_back(static_cast<Kind*>(node.items[i].node));
-      erase_at(node, i);
-    } else if (i + 1 < node.count && count(i) + count(i + 1) <= kCapacity / 2) {
-      merge<Kind>(nodes, node, i);
-    } else if (i > 0 && count(i - 1) + count(i) <= kCapacity / 2) {
-      merge<Kind>(nodes, node, i - 1);
+  static void shrink(Nodes& nodes, Child& parent, std::size_t i) {
+    const std::span<Child> all = children(parent);
+    if (all[i].count == 0) {
+      nodes.give_back(static_cast<Kind*>(all[i].node));
+      erase_at(parent, i);
+    } else if (i + 1 < all.size() && all[i].count + all[i + 1].count <= kCapacity / 2) {
+      merge<Kind>(nodes, parent, i);
+    } else if (i > 0 && all[i - 1].count + all[i].count <= kCapacity / 2) {
+      merge<Kind>(nodes, parent, i - 1);
     }
   }
   template <class Kind>
-  static void merge(Nodes& nodes, Inner& node, std::size_t i) {
-    auto* const left = static_cast<Kind*>(node.items[i].node);
-    auto* const right = static_cast<Kind*>(node.items[i + 1].node);
-    std::copy(right->items.begin(), right->items.begin() + right->count, left->items.begin() + left->count);
-    left->count += right->count;
-    node.items[i].summary = Traits::join(node.items[i].summary, node.items[i + 1].summary);
-    nodes.give_back(right);
-    erase_at(node, i + 1);
+  static void merge(Nodes& nodes, Child& parent, std::size_t i) {
+    Child& left = children(parent)[i];
+    const Child& right = children(parent)[i + 1];
+    auto* const moved = static_cast<Kind*>(right.node);
+    std::copy_n(moved->items.begin(), right.count, static_cast<Kind*>(left.node)->items.begin() + left.count);
+    left.count += right.count;
+    left.summary = Traits::join(left.summary, right.summary);
+    nodes.give_back(moved);
+    erase_at(parent, i + 1);
   }
 
   template <class Condition>
@@ -325,27 +320,26 @@ class SummaryTree {
     return root_.low;
   }
 
-  template <class Condition>
-  static std::optional<Key> first_in(const Leaf& node, const Key* from, const Condition& condition) {
-    std::optional<Key> lowest;
-    for (std::size_t i = 0; i < node.count; ++i) {
-      const Key& key = node.items[i];
-      if ((from == nullptr || !(key < *from)) && condition(Traits::of(key)) && (!lowest || key < *lowest)) lowest = key;
-    }
-    return lowest;
-  }
   /// `from` is null where every key below is known to be in range.
   template <class Condition>
   static std::optional<Key> first_below(const Child& parent, unsigned height, const Key* from,
                                         const Condition& condition) {
-    if (height == 0) return first_in(leaf(parent), from, condition);
-    const Inner& node = inner(parent);
-    for (std::size_t i = from == nullptr ? 0 : child_for(node, *from); i < node.count; ++i, from = nullptr) {
-      if (!condition(node.items[i].summary)) continue;
+    if (height == 0) return first_in(keys(parent), from, condition);
+    const std::span<Child> all = children(parent);
+    for (std::size_t i = from == nullptr ? 0 : child_for(all, *from); i < all.size(); ++i, from = nullptr) {
+      if (!condition(all[i].summary)) continue;
       // Only the first child can disappoint: the key that its summary speaks of may lie before `from`.
-      if (const auto found = first_below(node.items[i], height - 1, from, condition)) return found;
+      if (const auto found = first_below(all[i], height - 1, from, condition)) return found;
     }
     return std::nullopt;
+  }
+  template <class Condition>
+  static std::optional<Key> first_in(std::span<const Key> keys, const Key* from, const Condition& condition) {
+    std::optional<Key> lowest;
+    for (const Key& key : keys) {
+      if ((from == nullptr || !(key < *from)) && condition(Traits::of(key)) && (!lowest || key < *lowest)) lowest = key;
+    }
+    return lowest;
   }
 
   Child root_{};
