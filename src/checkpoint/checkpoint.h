@@ -101,7 +101,7 @@ class State;
 ///
 /// Threads: safe to call from any; reads run side by side.
 /// Time:    `now` is in ms since the Unix epoch; it may stand still or go back.
-/// Cost:    O(log n) in the run's checkpoints; lists and find_by_metric O(n), gc O(n log n) in each run.
+/// Cost:    O(log n) in the run's checkpoints, and for a list its length; gc O(n log n) in each run.
 /// Errors:  kInvalidArgument before anything else, kNotFound for an unknown id, kFailedPrecondition for a wrong state;
 ///          after an error nothing has changed.
 class CheckpointManager {

@@ -6,8 +6,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "checkpoint/ranking.h"
-
 namespace tensorforge::checkpoint {
 namespace {
 
@@ -81,27 +79,29 @@ class Collection {
   }
 
   void protect_all() {
-    std::vector<const Node*> restorable;
+    const Node *last = nullptr, *newest = nullptr;  // of those that can be restored
     for (const Entry& entry : entries_) {
       if (entry.node->state == CheckpointState::Creating) protect(*entry.node);
-      if (entry.node->is_restorable()) restorable.push_back(entry.node);
+      if (!entry.node->is_restorable()) continue;
+      last = entry.node;
+      if (newest == nullptr || creation_of(*newest) < creation_of(*entry.node)) newest = entry.node;
     }
-    if (restorable.empty()) return;
-    protect(*restorable.back());
-    protect(**std::max_element(restorable.begin(), restorable.end(),
-                               [](const Node* a, const Node* b) { return creation_of(*a) < creation_of(*b); }));
-    protect_best(restorable);
+    if (last == nullptr) return;
+    protect(*last);
+    protect(*newest);
+    protect_best();
   }
 
-  void protect_best(const std::vector<const Node*>& restorable) {
+  void protect_best() {
     if (policy_.metric_key.empty() || policy_.keep_best_n == 0) return;
-    const MetricRanking ranking(policy_.metric_key, policy_.metric_ascending);
-    std::vector<MetricRanking::Ranked> best;
-    for (const Node* node : restorable) {
-      if (const auto ranked = ranking.ranked(*node)) best.push_back(*ranked);
-    }
-    ranking.keep_best(best, policy_.keep_best_n);
-    for (const auto& ranked : best) protect(*ranked.node);
+    const auto index = run_.by_metric.find(policy_.metric_key);
+    if (index == run_.by_metric.end()) return;
+    std::size_t left = policy_.keep_best_n;
+    index->second.best_first(policy_.metric_ascending, std::nullopt, [&](const MetricIndex::Entry& entry) {
+      if (!entry.node->is_restorable()) return true;
+      protect(*entry.node);
+      return --left > 0;
+    });
   }
 
   /// With its ancestors. Those of a protected one are protected already.

@@ -50,6 +50,20 @@ void leave_indexes(Node& node) {
   if (node.state == CheckpointState::Corrupted) --node.run->corrupted_count;
 }
 
+void enter_metrics(const Node& node) {
+  if (node.state != CheckpointState::Complete) return;
+  for (const auto& [key, value] : node.metrics) node.run->by_metric[key].insert({value, node.step, &node});
+}
+
+void leave_metrics(const Node& node) {
+  if (node.state != CheckpointState::Complete) return;
+  for (const auto& [key, value] : node.metrics) {
+    const auto index = node.run->by_metric.find(key);
+    index->second.erase({value, node.step, &node});
+    if (index->second.empty()) node.run->by_metric.erase(index);
+  }
+}
+
 void set_ancestors_complete(Node& node, bool complete) {
   leave_indexes(node);
   node.ancestors_complete = complete;
@@ -173,6 +187,7 @@ void Projection::erase(EntityId id) {
 
 void Projection::change(Node& node, CheckpointState to, std::uint64_t size_bytes, std::string storage_path) {
   leave_indexes(node);
+  leave_metrics(node);
   if (node.is_live()) live_bytes -= node.size_bytes;
   digest -= node.digest;
   node.state = to;
@@ -182,6 +197,7 @@ void Projection::change(Node& node, CheckpointState to, std::uint64_t size_bytes
   digest += node.digest;
   if (node.is_live()) live_bytes += node.size_bytes;
   enter_indexes(node);
+  enter_metrics(node);
 }
 
 std::vector<Node*> Projection::set_state(Node& node, CheckpointState to, std::uint64_t size_bytes,

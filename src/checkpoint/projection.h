@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/numeric/int128.h"
+#include "checkpoint/metric_index.h"
 #include "checkpoint/state_machine.h"
 #include "checkpoint/step_index.h"
 #include "platform/digest.h"
@@ -66,8 +67,9 @@ struct Run {
   std::size_t checkpoint_count{};       ///< Deleted ones too
   std::set<const Node*, ByPlace> live;  ///< no pointer order: place_of is different for any two
   IndexByType restorable;
-  IndexByType pending;  ///< Creating, all ancestors Complete
-  StepIndex chainless;  ///< Complete, not restorable
+  IndexByType pending;                                        ///< Creating, all ancestors Complete
+  StepIndex chainless;                                        ///< Complete, not restorable
+  std::map<std::string, MetricIndex, std::less<>> by_metric;  ///< Complete, by the name of each of their metrics
   std::size_t complete_count{}, corrupted_count{};
 };
 

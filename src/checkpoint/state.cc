@@ -11,7 +11,6 @@
 #include <fmt/format.h>
 
 #include "checkpoint/projection.h"
-#include "checkpoint/ranking.h"
 #include "checkpoint/state_machine.h"
 #include "platform/names.h"
 
@@ -110,25 +109,22 @@ std::vector<CheckpointMeta> State::find_by_metric(std::string_view training_run_
                                                   const std::optional<std::string>& after_id, std::size_t limit) const {
   const Run* const run = projection_->find_run(training_run_id);
   if (run == nullptr || std::isnan(threshold)) return {};
-  const MetricRanking ranking(metric_key, ascending);
-  std::optional<MetricRanking::Ranked> after;
+  const auto index = run->by_metric.find(metric_key);
+  if (index == run->by_metric.end()) return {};
+  std::optional<MetricIndex::Entry> after;
   if (after_id) {
     const Node* const node = find_in_run(*projection_, *run, *after_id);
-    if (node != nullptr) after = ranking.ranked(*node);
-    if (!after) return {};
+    if (node == nullptr) return {};
+    const auto metric = node->metrics.find(std::string(metric_key));
+    if (metric == node->metrics.end()) return {};
+    after = {metric->second, node->step, node};
   }
-  std::vector<MetricRanking::Ranked> found;
-  for (const Node* node : run->live) {
-    if (node->state != CheckpointState::Complete) continue;
-    const auto ranked = ranking.ranked(*node);
-    if (!ranked || (ascending ? ranked->value > threshold : ranked->value < threshold)) continue;
-    if (!after || ranking(*after, *ranked)) found.push_back(*ranked);
-  }
-  ranking.keep_best(found, limit);
-
   std::vector<CheckpointMeta> page;
-  page.reserve(found.size());
-  for (const auto& ranked : found) page.push_back(meta_of(*ranked.node));
+  index->second.best_first(ascending, after, [&](const MetricIndex::Entry& entry) {
+    if (page.size() == limit || (ascending ? entry.value > threshold : entry.value < threshold)) return false;
+    page.push_back(meta_of(*entry.node));
+    return true;
+  });
   return page;
 }
 

@@ -125,7 +125,7 @@ class State {
   /// may be Deleted by now. Nothing is behind a checkpoint that is not of this run. O(log n + limit).
   std::vector<CheckpointMeta> list_for_run(std::string_view training_run_id, const std::optional<std::string>& after_id,
                                            std::size_t limit) const;
-  /// Likewise; nothing is behind a checkpoint without this metric. O(n log n).
+  /// Likewise; nothing is behind a checkpoint without this metric.
   std::vector<CheckpointMeta> find_by_metric(std::string_view training_run_id, std::string_view metric_key,
                                              double threshold, bool ascending,
                                              const std::optional<std::string>& after_id, std::size_t limit) const;

@@ -2,6 +2,7 @@
 // `bytes` is what a checkpoint takes in memory, with two metrics and an object store's path.
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -38,7 +39,9 @@ class Checkpoints : public benchmark::Fixture {
   std::string create() {
     const CheckpointType type = step_ % 10 == 0 ? CheckpointType::Full : CheckpointType::Incremental;
     const auto epoch = static_cast<std::uint32_t>(step_ / 1'000);
-    const Events events = run(CreateCheckpoint{{kRun, epoch, step_++, type, {{"eval_loss", 2.31}, {"loss", 2.19}}}});
+    const double loss = 2.19 + 0.01 * static_cast<double>(step_ * 7'919 % 1'000);  // of any step: up and down
+    const Events events =
+        run(CreateCheckpoint{{kRun, epoch, step_++, type, {{"eval_loss", loss + 0.12}, {"loss", loss}}}});
     return format_entity_id(kCheckpointIdPrefix, std::get<CheckpointCreated>(events.front()).checkpoint);
   }
   void complete(std::string id, std::uint64_t step) {
@@ -62,11 +65,17 @@ BENCHMARK_DEFINE_F(Checkpoints, FindRestorePoint)(benchmark::State& bench) {
   }
 }
 
+/// The best hundred.
+BENCHMARK_DEFINE_F(Checkpoints, FindByMetric)(benchmark::State& bench) {
+  for (auto _ : bench) benchmark::DoNotOptimize(state_.find_by_metric(kRun, "loss", 2.5, true, std::nullopt, 100));
+}
+
 void sizes(benchmark::internal::Benchmark* bench) {
   bench->Arg(1'000)->Arg(100'000)->Arg(1'000'000)->Iterations(100'000);
 }
 BENCHMARK_REGISTER_F(Checkpoints, CreateAndComplete)->Apply(sizes);
 BENCHMARK_REGISTER_F(Checkpoints, FindRestorePoint)->Apply(sizes);
+BENCHMARK_REGISTER_F(Checkpoints, FindByMetric)->Arg(1'000)->Arg(100'000)->Arg(1'000'000);
 
 }  // namespace
 }  // namespace tensorforge::checkpoint
