@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,6 +24,9 @@ using names::quoted;
 constexpr std::size_t kMaxCandidates = 10'000;
 /// Of PlanDefragment: as many moves as one Defragment makes, and one to see whether there are more.
 constexpr std::size_t kOneMore = 1;
+/// Checkpoints that are copied before their bytes are looked at: a page of large ones is full long before it has as
+/// many as were asked for.
+constexpr std::size_t kListedAtOnce = 64;
 
 std::string model_name(std::string_view id, const registry::ModelVersion& version) {
   return fmt::format("model {} {}", quoted(id), registry::format_version(version));
@@ -294,7 +299,16 @@ class Answerer {
     }
     const Result<std::size_t> size = page_size(page);
     if (!size.ok()) return size.status();
-    std::vector<checkpoint::CheckpointMeta> found = list(page.token, *size + 1);
+    std::vector<checkpoint::CheckpointMeta> found;
+    std::size_t bytes = 0;
+    std::optional<std::string> after = page.token;
+    while (found.size() <= *size && bytes <= reading_.config.max_reply_bytes) {  // cut() takes off what is too much
+      std::vector<checkpoint::CheckpointMeta> next = list(after, std::min(*size + 1 - found.size(), kListedAtOnce));
+      if (next.empty()) break;
+      after = next.back().checkpoint_id;
+      for (const checkpoint::CheckpointMeta& checkpoint : next) bytes += codec::page_bytes(checkpoint);
+      std::move(next.begin(), next.end(), std::back_inserter(found));
+    }
     cut(found, *size, [](const auto& last) { return last.checkpoint_id; });
     return result::Checkpoints{std::move(found)};
   }

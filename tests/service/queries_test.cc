@@ -130,6 +130,29 @@ TEST_F(QueriesTest, APageEndsAtHalfAFrameToo) {
   for (std::uint32_t i = 0; i < 10; ++i) run(register_model(std::string(200, 'm'), {i, 0, 0}));
   const auto sizes = pages<result::Models>(query::ListModels{}, &result::Models::models);
   EXPECT_THAT(sizes, ElementsAre(2, 2, 2, 2, 2));
+  const std::string training(250, 'r');
+  for (std::uint64_t i = 0; i < 5; ++i) saved(training, i, checkpoint::CheckpointType::Full, 0);
+  EXPECT_THAT((pages<result::Checkpoints>(query::ListCheckpoints{training, {}}, &result::Checkpoints::checkpoints)),
+              ElementsAre(2, 2, 1));
+}
+
+TEST_F(QueriesTest, CheckpointsComeInLongPagesToo) {
+  using result::Checkpoints;
+  for (std::uint64_t i = 0; i < 150; ++i) {
+    saved("run", i, checkpoint::CheckpointType::Full, static_cast<double>(i % 7));
+  }
+  for (const std::uint32_t size : {64U, 128U, 149U, 150U}) {
+    std::vector<std::size_t> want;
+    for (std::size_t left = 150; left > 0; left -= want.back()) want.push_back(std::min<std::size_t>(left, size));
+    EXPECT_EQ((pages<Checkpoints>(query::ListCheckpoints{"run", {size, {}}}, &Checkpoints::checkpoints)), want);
+    EXPECT_EQ(
+        (pages<Checkpoints>(query::FindCheckpoints{"run", "loss", 9, true, {size, {}}}, &Checkpoints::checkpoints)),
+        want);
+  }
+  EXPECT_EQ(
+      result_of<Checkpoints>(ask(query::FindCheckpoints{"run", "loss", 1, true, {100, {}}})).checkpoints.at(22).step,
+      148U)
+      << "22 have the loss 0, then those of 1 come, the last one first";
 }
 
 TEST_F(QueriesTest, ATokenThatIsNoneIsRefused) {
