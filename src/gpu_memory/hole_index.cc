@@ -24,10 +24,10 @@ unsigned HoleIndex::used_from(unsigned bin) const {
   if (bin >= kNoBin) return kNoBin;
   const unsigned group = bin >> kBinBits;
   const Used& used = used_bins_[group];
-  unsigned behind = bin % 64;  // bins of the first word to pass by
-  for (unsigned word = bin % kBins / 64; word < used.size(); ++word, behind = 0) {
-    const std::uint64_t bins = used[word] >> behind;
-    if (bins != 0) return (group << kBinBits) + word * 64 + behind + static_cast<unsigned>(std::countr_zero(bins));
+  unsigned skipped = bin % 64;  // bins of the first word
+  for (unsigned word = bin % kBins / 64; word < used.size(); ++word, skipped = 0) {
+    const std::uint64_t bins = used[word] >> skipped;
+    if (bins != 0) return (group << kBinBits) + word * 64 + skipped + static_cast<unsigned>(std::countr_zero(bins));
   }
   const std::uint64_t groups = used_groups_ & (~std::uint64_t{0} << group << 1U);
   if (groups == 0) return kNoBin;
@@ -37,8 +37,9 @@ unsigned HoleIndex::used_from(unsigned bin) const {
 void HoleIndex::insert(const Hole& hole) {
   const unsigned bin = bin_of(hole.size);
   const unsigned group = bin >> kBinBits;
-  if (groups_[group] == nullptr) groups_[group] = std::make_unique<Group>();
-  groups_[group]->bins[bin % kBins].insert(nodes_, hole);
+  auto& chunk = chunks_[bin / kChunkBins];
+  if (chunk == nullptr) chunk = std::make_unique<Chunk>();
+  bin_at(bin).insert(nodes_, hole);
   used_bins_[group][bin % kBins / 64] |= std::uint64_t{1} << (bin % 64);
   used_groups_ |= std::uint64_t{1} << group;
   ++count_;
@@ -47,7 +48,7 @@ void HoleIndex::insert(const Hole& hole) {
 void HoleIndex::erase(const Hole& hole) {
   const unsigned bin = bin_of(hole.size);
   const unsigned group = bin >> kBinBits;
-  Bin& holes = groups_[group]->bins[bin % kBins];
+  Bin& holes = bin_at(bin);
   [[maybe_unused]] const bool found = holes.erase(nodes_, hole);
   assert(found);
   --count_;
@@ -88,8 +89,8 @@ std::size_t HoleIndex::largest() const {
   const auto group = static_cast<unsigned>(std::bit_width(used_groups_)) - 1;
   unsigned word = kBins / 64 - 1;
   while (used_bins_[group][word] == 0) --word;
-  const unsigned bin = word * 64 + static_cast<unsigned>(std::bit_width(used_bins_[group][word])) - 1;
-  return groups_[group]->bins[bin].last()->size;
+  const unsigned in_word = static_cast<unsigned>(std::bit_width(used_bins_[group][word])) - 1;
+  return bin_at((group << kBinBits) + word * 64 + in_word).last()->size;
 }
 
 }  // namespace tensorforge::gpu_memory

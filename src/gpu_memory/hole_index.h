@@ -25,8 +25,9 @@ struct Place;
 ///
 /// The holes are in bins, 128 for each power of two of the size (sizes below 128 have one each), and two levels of bits
 /// say which bins hold something. In a bin they are in a tree that keeps the bitwise or of the bits below each node;
-/// most bins are one node or a single hole. S is a multiple of A, so [S, S + A) lies in at most 129 bins: a search
-/// looks at no more of them and goes down two trees, whatever the holes look like.
+/// most bins are one node or a single hole. S is a multiple of A, so [S, S + A) lies in at most 129 bins. Whatever the
+/// holes look like, a search goes down two trees, and looks besides at no more than those bins, of each that is a
+/// single node at its 32 holes or fewer.
 ///
 /// Cost: insert, erase and a search are O(log holes of a bin).
 /// Threads: none.
@@ -36,11 +37,11 @@ class HoleIndex {
     std::size_t size{}, offset{};
     Place* place{};  ///< of the owner; not looked at here
     /// By size, then offset; two holes are never at one offset.
-    friend bool operator==(const Hole& a, const Hole& b) { return a.offset == b.offset && a.size == b.size; }
     friend bool operator<(const Hole& a, const Hole& b) {
       return static_cast<bool>(static_cast<unsigned>(a.size < b.size) |
                                (static_cast<unsigned>(a.size == b.size) & static_cast<unsigned>(a.offset < b.offset)));
     }
+    friend bool operator==(const Hole& a, const Hole& b) { return a.offset == b.offset && a.size == b.size; }
   };
 
   /// `hole` has at least 1 byte and is not in the index.
@@ -68,21 +69,25 @@ class HoleIndex {
     static Summary join(Summary a, Summary b) { return a | b; }
   };
   using Bin = SummaryTree<BySize>;
-  struct alignas(64) Group {
-    std::array<Bin, kBins> bins;  ///< each of them is a cache line
+  static_assert(sizeof(Bin) == 64);
+  static constexpr unsigned kChunkBins = 32;
+  struct alignas(64) Chunk {
+    std::array<Bin, kChunkBins> bins;  ///< each of them is a cache line
   };
   using Used = std::array<std::uint64_t, kBins / 64>;  ///< the bins of a group that hold something
 
   static unsigned bin_of(std::size_t size);
   /// The first bin from `bin` on that holds something; kNoBin: there is none.
   unsigned used_from(unsigned bin) const;
-  const Bin& bin_at(unsigned bin) const { return groups_[bin >> kBinBits]->bins[bin % kBins]; }
+  /// Its chunk has been made.
+  const Bin& bin_at(unsigned bin) const { return chunks_[bin / kChunkBins]->bins[bin % kChunkBins]; }
+  Bin& bin_at(unsigned bin) { return chunks_[bin / kChunkBins]->bins[bin % kChunkBins]; }
 
   Bin::Nodes nodes_;
   std::size_t count_{};
   std::uint64_t used_groups_{};
   std::array<Used, kGroups> used_bins_{};
-  std::array<std::unique_ptr<Group>, kGroups> groups_;  ///< made when first used: a pool has few sizes
+  std::array<std::unique_ptr<Chunk>, kNoBin / kChunkBins> chunks_;  ///< made when first used: small pools have few
 };
 
 }  // namespace tensorforge::gpu_memory

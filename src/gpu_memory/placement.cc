@@ -6,14 +6,11 @@
 #include "absl/hash/hash.h"
 
 namespace tensorforge::gpu_memory {
-namespace {
 
 static_assert(sizeof(Place) == 32);
 
-/// Which offsets are landmarks decides nothing but the time that a look-up takes.
-bool is_landmark(std::size_t offset) { return absl::HashOf(offset) % 16 == 0; }
-
-}  // namespace
+// Twice: one hash of multiples of a number is as regular as they are, in some bits.
+bool is_landmark(std::size_t offset) { return absl::HashOf(absl::HashOf(offset)) % 16 == 0; }
 
 Placement::Placement(std::size_t total) : free_bytes_(total) {
   if (total == 0) return;
@@ -30,8 +27,6 @@ void Placement::link_ends(Link before, Link behind) {
 void Placement::link(Link piece, Link before, Link behind) {
   link_ends(before, piece);
   link_ends(piece, behind);
-  piece.place()->before = before;
-  piece.place()->behind = behind;
 }
 
 void Placement::set_hole(Place& hole, Extent extent) {
@@ -46,6 +41,7 @@ Place* Placement::best_fit(std::size_t size, std::size_t alignment) const {
 }
 
 void Placement::occupy(Place& place, Extent extent, Place& hole) {
+  assert((hole.before ? hole.before.place()->behind : first_) == Link::to_hole(hole));
   assert(extent.size > 0 && hole.offset <= extent.offset && extent.end() - 1 <= hole.end() - 1);
   const Extent padding{hole.offset, extent.offset - hole.offset};
   const Extent rest{extent.end(), hole.end() - extent.end()};
@@ -73,6 +69,7 @@ void Placement::occupy(Place& place, Extent extent, Place& hole) {
 }
 
 void Placement::vacate(Place& place) {
+  assert((place.before ? place.before.place()->behind : first_) == Link::to_live(place));
   free_bytes_ += place.size;
   if (is_landmark(place.offset)) landmarks_.erase(place.offset);
   Place* const before = place.before.hole();

@@ -46,6 +46,10 @@ struct alignas(32) Place {
   std::size_t end() const { return offset + size; }
 };
 
+/// Whether a live place at this offset is a landmark: one in sixteen, by a hash that differs between processes. It
+/// decides nothing but the time that a look-up takes.
+bool is_landmark(std::size_t offset);
+
 /// Where everything lies in [0, total): the placement core, which knows offsets and sizes only.
 ///
 /// Live places and holes tile the memory, and no two holes touch. All are linked in the order of their offsets, so that
@@ -56,7 +60,7 @@ struct alignas(32) Place {
 /// Live places belong to the caller and stay where they are until vacated; their fields are kept up here.
 ///
 /// Cost: best_fit(), occupy() with a hole, and vacate() are O(log holes of nearly one size); look-ups by offset are
-///       O(log live places) and, expected, 16 steps.
+///       O(log live places) and, expected, up to 32 links.
 /// Threads: none.
 class Placement {
  public:

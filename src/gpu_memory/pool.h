@@ -62,6 +62,7 @@ struct alignas(64) Block : Place {
 
   const std::string& tensor_id() const { return tensor->first; }
 };
+static_assert(sizeof(Block) == 128);
 MemoryBlock to_memory_block(const Block&);
 LiveBlock to_live_block(const Block&);
 

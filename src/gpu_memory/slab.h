@@ -49,7 +49,7 @@ class Slab {
   void grow() {
     const std::size_t cells = std::clamp(cells_ / 2, kLeast, kMost);
     const std::size_t bytes = cells == kMost ? kHugePageBytes : cells * sizeof(Cell);
-    auto* const chunk = static_cast<Cell*>(allocate_huge(bytes, std::max(alignof(Cell), alignof(std::max_align_t))));
+    auto* const chunk = static_cast<Cell*>(allocate_huge(bytes, alignof(Cell)));
     chunks_.emplace_back(chunk);
     cells_ += cells;
     fresh_ = chunk;

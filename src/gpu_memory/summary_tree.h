@@ -24,14 +24,14 @@ namespace tensorforge::gpu_memory {
 /// A condition is a predicate over summaries that holds for join(a, b) exactly when it holds for a or for b: "has this
 /// bit set" where join is bitwise or, "is at most x" where join is the minimum.
 ///
-/// A leaf has its keys in no order: one is added behind the others and leaves its place to the last, so that neither
-/// moves the rest, and what a search reads of a leaf it reads in a row, without one load that waits for another.
+/// A leaf has its keys in no order: a new one goes behind the others, and the last takes the place of one that is
+/// erased. So neither moves the rest, and a search reads a leaf in a row, without one load that waits for another.
 ///
 /// Nodes are merged with a neighbour when both together are half full or less, not kept at a strict minimum: the usual
 /// bound on the height holds for sums of neighbours, and a set that shrinks and grows at one place does not thrash. A
-/// key that has been alone since the set was empty needs no node: many sets of one key are cheap. Nor is the summary
-/// of a single leaf computed anew when it loses a key: it may then speak of keys that were there, which costs a search
-/// a look at that leaf.
+/// key that has been alone since the set was empty needs no node: many sets of one key are cheap. Where a single leaf
+/// is the whole tree, its summary is not computed anew when it loses a key: it may speak of keys that were there, which
+/// costs a search a look at that leaf.
 ///
 /// Nodes come from a `Nodes`, which many trees may share and which outlives them: a tree that ends gives none back.
 ///
@@ -169,7 +169,7 @@ class SummaryTree {
     for (const Item& item : items.subspan(1)) all = Traits::join(all, summary_of(item));
     return all;
   }
-  /// The same where the items are some of those of which `before` is the join: what has reached it stays there.
+  /// The same where the items are some of those of which `before` is the join: it stops as soon as it has that.
   template <class Item>
   static Summary join_again(std::span<Item> items, const Summary& before) {
     Summary all = summary_of(items[0]);
@@ -204,10 +204,10 @@ class SummaryTree {
   template <class Item>
   static Child split(Slab<Node<Item>>& slab, Child& full, std::size_t kept, const Key& low) {
     const auto& items = static_cast<Node<Item>*>(full.node)->items;
-    Node<Item>* const half = slab.make();
-    std::copy(items.begin() + kept, items.end(), half->items.begin());
+    Node<Item>* const rest = slab.make();
+    std::copy(items.begin() + kept, items.end(), rest->items.begin());
     full.count = kept;
-    return {low, {}, half, kCapacity - kept};
+    return {low, {}, rest, kCapacity - kept};
   }
 
   /// Puts `key` into the leaf of `parent`; true: it was split, and `right` is the new half.
@@ -250,8 +250,8 @@ class SummaryTree {
     if (key < parent.low) parent.low = key;
     if (height == 0) return put(nodes, parent, key, right);
     const std::size_t i = child_for(children(parent), key);
-    Child split;
-    if (insert_below(nodes, children(parent)[i], height - 1, key, split) && put(nodes, parent, i + 1, split, right)) {
+    Child half;
+    if (insert_below(nodes, children(parent)[i], height - 1, key, half) && put(nodes, parent, i + 1, half, right)) {
       return true;
     }
     parent.summary = Traits::join(parent.summary, Traits::of(key));
@@ -328,7 +328,8 @@ class SummaryTree {
     const std::span<Child> all = children(parent);
     for (std::size_t i = from == nullptr ? 0 : child_for(all, *from); i < all.size(); ++i, from = nullptr) {
       if (!condition(all[i].summary)) continue;
-      // Only the first child can disappoint: the key that its summary speaks of may lie before `from`.
+      // Only the first child can disappoint: the key that its summary speaks of may lie before `from`. (A leaf that is
+      // the whole tree is nobody's child.)
       if (const auto found = first_below(all[i], height - 1, from, condition)) return found;
     }
     return std::nullopt;

@@ -177,8 +177,27 @@ TEST(Placement, PassesByAHundredThousandMisalignedHolesOfTheRightSize) {
   placement.occupy(last, {kHoles * 8192, 4096}, *placement.last().hole());
   EXPECT_EQ(placement.best_fit(4096, 4096)->extent(), (Extent{0, 4097}));
   placement.occupy(last, {0, 4096}, *placement.first().hole());
-  EXPECT_EQ(placement.best_fit(4096, 4096), nullptr);
+  // A scan of the holes would take 40 s.
+  for (int i = 0; i < 100'000; ++i) ASSERT_EQ(placement.best_fit(4096, 4096), nullptr);
   EXPECT_EQ(placement.best_fit(2048, 2048)->extent(), (Extent{8193, 4096}));
+}
+
+// A look-up by offset goes from one landmark to the next, whatever size the blocks are of.
+TEST(Placement, HasALandmarkEveryNowAndThen) {
+  constexpr std::size_t kBlocks = 50'000;
+  for (const std::size_t size : {std::size_t{1}, std::size_t{256}, std::size_t{512'000}, std::size_t{1'024'000},
+                                 std::size_t{1'527'808}, std::size_t{1'536'000}, std::size_t{2} << 20U}) {
+    SCOPED_TRACE(size);
+    std::size_t landmarks = 0, without = 0, longest = 0;
+    for (std::size_t i = 0; i < kBlocks; ++i) {
+      without = is_landmark(i * size) ? 0 : without + 1;
+      landmarks += without == 0 ? 1 : 0;
+      longest = std::max(longest, without);
+    }
+    EXPECT_GT(landmarks, kBlocks / 20);
+    EXPECT_LT(landmarks, kBlocks / 12);
+    EXPECT_LT(longest, 500U);  // by chance once in 10^9 runs
+  }
 }
 
 TEST(Placement, FitsUpToTheEndOfTheNumbers) {
