@@ -1,5 +1,7 @@
 #include "checkpoint/metric_index.h"
 
+#include <iterator>
+
 #include "checkpoint/projection.h"
 
 namespace tensorforge::checkpoint {
@@ -12,27 +14,32 @@ bool MetricIndex::ByValue::operator()(const Entry& a, const Entry& b) const {
 
 void MetricIndex::best_first(bool ascending, const std::optional<Entry>& after,
                              const std::function<bool(const Entry&)>& visit) const {
-  auto end = after ? by_value_.lower_bound(*after) : by_value_.end();
   if (!ascending) {
-    while (end != by_value_.begin()) {
+    for (auto end = after ? by_value_.lower_bound(*after) : by_value_.end(); end != by_value_.begin();) {
       if (!visit(*--end)) return;
     }
     return;
   }
   // From one value to the next higher one, and among equal ones backwards.
-  if (by_value_.empty()) return;
-  double value = after ? after->value : by_value_.begin()->value;
-  if (!after) end = by_value_.upper_bound(value);
+  auto end = by_value_.begin();   // behind those of `value` that are still to be visited
+  auto next = by_value_.begin();  // the first one of a higher value
+  double value = 0;
+  if (after) {
+    value = after->value;
+    end = by_value_.lower_bound(*after);
+    next = by_value_.upper_bound(value);
+  }
   for (;;) {
     while (end != by_value_.begin()) {
       --end;
       if (end->value != value) break;
       if (!visit(*end)) return;
     }
-    const auto next = by_value_.upper_bound(value);
     if (next == by_value_.end()) return;
     value = next->value;
-    end = by_value_.upper_bound(value);
+    end = std::next(next);
+    if (end != by_value_.end() && end->value == value) end = by_value_.upper_bound(value);
+    next = end;
   }
 }
 

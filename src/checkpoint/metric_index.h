@@ -12,13 +12,13 @@ struct Node;
 
 /// Checkpoints of a run that have a certain metric, in the order of its values, none of which is NaN.
 ///
-/// Cost: O(log n); best_first() also for each that it visits.
+/// Cost: O(log n), and what best_first() visits.
 /// Threads: none.
 class MetricIndex {
  public:
   struct Entry {
     double value{};
-    std::uint64_t step{};  ///< the node's: most often equal values need no look at it
+    std::uint64_t step{};  ///< the node's, so that most ties are told apart without reading it
     const Node* node{};
   };
 

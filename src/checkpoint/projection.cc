@@ -1,5 +1,7 @@
 #include "checkpoint/projection.h"
 
+#include <cassert>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -50,15 +52,20 @@ void leave_indexes(Node& node) {
   if (node.state == CheckpointState::Corrupted) --node.run->corrupted_count;
 }
 
+// A NaN, which no command brings in, has no place in an order.
 void enter_metrics(const Node& node) {
   if (node.state != CheckpointState::Complete) return;
-  for (const auto& [key, value] : node.metrics) node.run->by_metric[key].insert({value, node.step, &node});
+  for (const auto& [key, value] : node.metrics) {
+    if (!std::isnan(value)) node.run->by_metric[key].insert({value, node.step, &node});
+  }
 }
 
 void leave_metrics(const Node& node) {
   if (node.state != CheckpointState::Complete) return;
   for (const auto& [key, value] : node.metrics) {
+    if (std::isnan(value)) continue;
     const auto index = node.run->by_metric.find(key);
+    assert(index != node.run->by_metric.end());
     index->second.erase({value, node.step, &node});
     if (index->second.empty()) node.run->by_metric.erase(index);
   }

@@ -257,6 +257,10 @@ TEST(CheckpointProperty, ReplayGivesTheSameState) {
     ASSERT_EQ(replayed.digest(), history.state().digest());
     for (const std::string& run : kRuns) {
       ASSERT_EQ(replayed.list_for_run(run, {}, kNoLimit), history.state().list_for_run(run, {}, kNoLimit));
+      for (const std::string& key : kKeys) {
+        ASSERT_EQ(replayed.find_by_metric(run, key, 9, true, {}, kNoLimit),
+                  history.state().find_by_metric(run, key, 9, true, {}, kNoLimit));
+      }
     }
     ASSERT_EQ(decide(replayed, CollectGarbage{}, {.now = 99'000}).value(),
               decide(history.state(), CollectGarbage{}, {.now = 99'000}).value());

@@ -197,6 +197,31 @@ TEST_F(CheckpointStateMachine, GivesListsInPagesThatGoOnBehindADeletedOne) {
   EXPECT_THAT(state_.find_by_metric("r", "m", 9, true, "nonsense", 2), IsEmpty());
 }
 
+TEST(CheckpointMetrics, GoOnBehindOneThatIsNotCompleteAnyMore) {
+  State state;
+  const auto run = [&state](const Command& command) {
+    const Result<Events> events = decide(state, command, {.now = 1000});
+    ASSERT_TRUE(events.ok()) << events.status();
+    for (const Event& event : *events) apply(state, event);
+  };
+  for (const double loss : {2.0, 1.0, 1.0, 1.0, 3.0}) {  // all at one step, so that creation decides
+    run(CreateCheckpoint{{"r", 1, 1, CheckpointType::Full, {{"loss", loss}}}});
+  }
+  const auto id = [](int number) { return "ck-00000000-" + std::to_string(number); };
+  for (int i = 1; i <= 5; ++i) run(CompleteCheckpoint{id(i), 1, "/s"});
+  const auto behind = [&](int number, bool ascending) {
+    return ids_of(state.find_by_metric("r", "loss", ascending ? 9 : 0, ascending, id(number), 10));
+  };
+  run(CorruptCheckpoint{id(3)});
+  EXPECT_THAT(behind(3, true), ElementsAre(id(2), id(1), id(5)));
+  EXPECT_THAT(behind(3, false), ElementsAre(id(2)));
+  EXPECT_THAT(behind(4, true), ElementsAre(id(2), id(1), id(5)));
+  EXPECT_THAT(behind(1, false), ElementsAre(id(4), id(2)));
+  for (const int number : {1, 2, 4, 5}) run(RemoveCheckpoint{id(number)});
+  EXPECT_THAT(behind(3, true), IsEmpty());
+  EXPECT_THAT(behind(3, false), IsEmpty());
+}
+
 TEST_F(CheckpointStateMachine, GivesTheChainAndItsVerdict) {
   given_a_chain_and_a_root();
   EXPECT_THAT(ids_of(state_.restoration_chain("ck-00000007-2")), ElementsAre("ck-00000007-1", "ck-00000007-2"));

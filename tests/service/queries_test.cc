@@ -134,6 +134,22 @@ TEST_F(QueriesTest, APageEndsAtHalfAFrameToo) {
   for (std::uint64_t i = 0; i < 5; ++i) saved(training, i, checkpoint::CheckpointType::Full, 0);
   EXPECT_THAT((pages<result::Checkpoints>(query::ListCheckpoints{training, {}}, &result::Checkpoints::checkpoints)),
               ElementsAre(2, 2, 1));
+  config_.max_reply_bytes = 100;  // less than one
+  start(config_, {});
+  for (std::uint64_t i = 0; i < 3; ++i) saved("run", i, checkpoint::CheckpointType::Full, 0);
+  EXPECT_THAT((pages<result::Checkpoints>(query::ListCheckpoints{"run", {}}, &result::Checkpoints::checkpoints)),
+              ElementsAre(1, 1, 1));
+}
+
+TEST_F(QueriesTest, AFullPageOfManyCheckpointsEndsAtItsBytesToo) {
+  config_.max_reply_bytes = 48'000;
+  start(config_, {});
+  for (std::uint64_t i = 0; i < 250; ++i) saved(std::string(250, 'r'), i, checkpoint::CheckpointType::Full, 0);
+  const auto sizes = pages<result::Checkpoints>(query::ListCheckpoints{std::string(250, 'r'), {250, {}}},
+                                                &result::Checkpoints::checkpoints);
+  ASSERT_EQ(sizes.size(), 3U);
+  EXPECT_EQ(sizes[0], sizes[1]);
+  EXPECT_EQ(sizes[0] + sizes[1] + sizes[2], 250U);
 }
 
 TEST_F(QueriesTest, CheckpointsComeInLongPagesToo) {
