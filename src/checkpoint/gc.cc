@@ -1,7 +1,7 @@
 #include "checkpoint/gc.h"
 
-#include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <queue>
 #include <unordered_map>
 #include <vector>

@@ -60,6 +60,14 @@ Link first_piece(const Placement& placement, std::size_t from_offset) {
 }
 
 const Block* to_block(const Place* live) { return static_cast<const Block*>(live); }
+/// The block of this piece, or of the next one if it is a hole: two holes never touch. nullptr: there is none.
+const Block* live_at_or_behind(Link piece) {
+  return to_block(piece.is_hole() ? piece.place()->behind.live() : piece.live());
+}
+/// Likewise, of the piece before.
+const Block* live_at_or_before(Link piece) {
+  return to_block(piece.is_hole() ? piece.place()->before.live() : piece.live());
+}
 
 std::optional<std::size_t> free_block_offset(std::string_view block_id) {
   if (!names_free_place(block_id)) return std::nullopt;
@@ -144,23 +152,16 @@ const Block& Pool::at_offset(std::size_t offset) const {
   return *found;
 }
 
-// Two holes never touch.
 const Block* Pool::first_live(std::size_t from_offset) const {
-  const Link piece = first_piece(placement_, from_offset);
-  return to_block(piece.is_hole() ? piece.place()->behind.live() : piece.live());
+  return live_at_or_behind(first_piece(placement_, from_offset));
 }
 
-const Block* Pool::next_live(const Block& block) const {
-  return to_block(block.behind.is_hole() ? block.behind.place()->behind.live() : block.behind.live());
-}
+const Block* Pool::next_live(const Block& block) const { return live_at_or_behind(block.behind); }
 
-const Block* Pool::previous_live(const Block& block) const {
-  return to_block(block.before.is_hole() ? block.before.place()->before.live() : block.before.live());
-}
+const Block* Pool::previous_live(const Block& block) const { return live_at_or_before(block.before); }
 
 const Block* Pool::last_live(std::size_t offset) const {
-  const Link piece = offset < device_.total_memory ? placement_.containing(offset) : placement_.last();
-  return to_block(piece.is_hole() ? piece.place()->before.live() : piece.live());
+  return live_at_or_before(offset < device_.total_memory ? placement_.containing(offset) : placement_.last());
 }
 
 std::optional<MemoryBlock> Pool::block(std::string_view block_id) const {
