@@ -23,12 +23,19 @@ constexpr int kExitDiskFailed = 3;
 constexpr std::size_t kFirstFrames = 4;
 /// What a connection may always add to a group: about a record.
 constexpr std::size_t kLeastGatherShare = 256;
-/// What connections with many requests in flight gather together beside one that waits for each answer, ...
-constexpr std::size_t kFloodBesideOthersBytes = std::size_t{16} << 10U;
+/// So many requests in turn, each sent when the one before was answered, make a connection one that asks alone: with
+/// one a flood may begin.
+constexpr std::uint32_t kAloneInTurn = 4;
+/// For how long the others make room after such a connection has asked.
+constexpr std::uint64_t kAskedLatelyMs = 100;
+/// What the others gather together beside it: at least so much, ...
+constexpr std::size_t kLeastFloodBytes = std::size_t{16} << 10U;
+/// ... and what is decided in the time of a write on a slow disk; ...
+constexpr std::size_t kFloodBytesPerMicrosecond = 32;
 /// ... how many requests are taken in a turn then, ...
 constexpr std::size_t kFramesBesideOthers = 64;
-/// ... and for how long a connection is known as one or the other.
-constexpr std::uint64_t kAskedLatelyMs = 1'000;
+/// ... and of one connection, so that some of its answers leave in one write.
+constexpr std::size_t kFloodFrames = 16;
 /// How long a small group is kept for input that is ready: with others who ask without a pause there always is some.
 constexpr std::uint64_t kMaxKeptMs = 2;
 /// Reads of the log that one connection may have under way.
@@ -118,8 +125,9 @@ struct Engine::Connection {
   // Boot clock.
   std::uint64_t connected_at{}, last_request{}, last_sent{};
   std::optional<std::uint64_t> half_frame_since;
-  std::uint64_t asked_for_more{};  ///< while it had other requests in flight
-  bool asked_alone{};              ///< the last time
+
+  std::uint32_t alone_in_turn{};  ///< requests without another in flight, up to kAloneInTurn
+  bool turned_away{};             ///< it had to wait for another group, and has not caught up
 
   std::vector<Incoming> ahead;     ///< out of `input`, and not taken yet
   std::size_t buffered{};          ///< as last accounted for
@@ -167,7 +175,6 @@ void Engine::on_connect(ConnectionId id, std::string peer_address) {
   connection->id = id;
   connection->caller.peer_address = std::move(peer_address);
   connection->connected_at = connection->last_request = connection->last_sent = now_.boot_ms;
-  connection->asked_for_more = now_.boot_ms;  // what it will be like is not known yet
   connection_of_id_.emplace(id, connection.get());
   connections_.emplace(id, std::move(connection));
 }
@@ -245,21 +252,27 @@ bool Engine::may_hold_more(const Connection& connection) const {
 bool Engine::may_gather_more(const Connection& connection) const {
   if (gathered_too_much()) return false;
   const std::size_t own = connection.gathered_group == group_number_ ? connection.gathered_bytes : 0;
+  if (serves_who_waits() && !asks_alone(connection)) {
+    if (!holds_floods() && flood_gathered_ < max_flood_bytes()) return true;
+    return own == 0 && !connection.turned_away;
+  }
   if (own == 0) return true;
-  if (!is_crowded()) return own < gather_share_;
-  return flood_gathered_ < max_flood_bytes() && own <= max_flood_bytes() / 4 / connections_.size();
+  return is_crowded() ? own <= config_.max_gathered_bytes / 4 / connections_.size() : own < gather_share_;
 }
 
-/// Whether the group that gathers is half full, of what all may gather or of what floods may.
-bool Engine::is_crowded() const {
-  return gathered_bytes() >= config_.max_gathered_bytes / 2 || flood_gathered_ >= max_flood_bytes() / 2;
-}
+/// Whether the group that gathers is half full.
+bool Engine::is_crowded() const { return gathered_bytes() >= config_.max_gathered_bytes / 2; }
 
-/// What those gather together who keep several requests in flight: little while somebody is served who waits for each
-/// answer, and so for all of that too.
 std::size_t Engine::max_flood_bytes() const {
-  return serves_who_waits() ? std::min(config_.max_gathered_bytes, kFloodBesideOthersBytes)
-                            : config_.max_gathered_bytes;
+  return std::max(kLeastFloodBytes, kFloodBytesPerMicrosecond * static_cast<std::size_t>(group_commit_us_));
+}
+
+/// Whether those who keep several requests in flight wait until one who asks alone is served: with the cores to itself
+/// its group is soon written. Once they have waited it is their turn.
+bool Engine::holds_floods() const { return (alone_gathered_ && !floods_due_) || is_held_group_written(); }
+
+bool Engine::is_held_group_written() const {
+  return std::any_of(given_.begin(), given_.end(), [](const Given& given) { return given.holds_floods; });
 }
 
 /// The requests of a turn, likewise: what arrives meanwhile waits for its end.
@@ -269,19 +282,13 @@ std::size_t Engine::max_frames() const {
 
 bool Engine::serves_who_waits() const { return now_.boot_ms < alone_asked_ + kAskedLatelyMs; }
 
-/// Whether it has waited for each of its answers lately.
-bool Engine::asks_alone(const Connection& connection) const {
-  return now_.boot_ms >= connection.asked_for_more + kAskedLatelyMs;
-}
+/// Whether it waits for each of its answers before it asks again.
+bool Engine::asks_alone(const Connection& connection) { return connection.alone_in_turn == kAloneInTurn; }
 
 /// `has_more`: requests are in flight or have arrived beside the one that is taken now.
 void Engine::note_manner(Connection& connection, bool has_more) {
-  if (has_more) {
-    connection.asked_for_more = now_.boot_ms;
-    connection.asked_alone = false;
-  } else if (asks_alone(connection) && std::exchange(connection.asked_alone, true)) {
-    alone_asked_ = now_.boot_ms;  // with one request a flood may begin, with two in turn it did not
-  }
+  connection.alone_in_turn = has_more ? 0 : std::min(connection.alone_in_turn + 1, kAloneInTurn);
+  if (asks_alone(connection)) alone_asked_ = now_.boot_ms;
 }
 
 /// The share is found as TCP finds its rate: smaller at once where groups get half full, larger by little where they do
@@ -501,7 +508,7 @@ void Engine::work(Connection& connection, std::size_t most_frames) {
       next = ahead_.begin();
       if (!read.ok()) return fail(connection, with_context("malformed frame", read));
       if (ahead_.empty()) {
-        connection.input_waits = false;
+        connection.input_waits = connection.turned_away = false;
         if (!connection.input.in_frame() || waits_for_room(connection)) {
           connection.half_frame_since.reset();
         } else if (!connection.half_frame_since) {
@@ -522,7 +529,12 @@ void Engine::work(Connection& connection, std::size_t most_frames) {
     if (std::exchange(connection.gathered_group, group_number_) != group_number_) connection.gathered_bytes = 0;
     const std::size_t added = service_.gathered_bytes() - gathered;
     connection.gathered_bytes += added;
-    if (!asks_alone(connection)) flood_gathered_ += added;
+    if (!asks_alone(connection)) {
+      last_served_ = id;
+      flood_gathered_ += added;
+    } else if (added > 0) {
+      alone_gathered_ = true;
+    }
   }
   if (connection.phase != Connection::Phase::Closing) {
     connection.ahead.assign(std::move_iterator(next), std::move_iterator(ahead_.end()));
@@ -535,7 +547,8 @@ void Engine::on_turn() {
   take_arrived();
   if (turns_.empty()) return;
   frames_left_ = max_frames();  // however much arrived at the same time
-  const std::size_t share = share_of(frames_left_ / turns_.size());
+  std::size_t share = share_of(frames_left_ / turns_.size());
+  if (serves_who_waits()) share = std::max(share, std::min(kFloodFrames, config_.frames_per_turn));
   // Where nobody may gather more, everybody keeps his place for the next group.
   for (std::size_t left = turns_.size(); left > 0 && frames_left_ > 0 && !gathered_too_much(); --left) {
     const ConnectionId id = turns_.front();
@@ -545,13 +558,11 @@ void Engine::on_turn() {
   }
 }
 
-/// When it becomes easier to be served. Each time another connection is the first, or the same ones would always be.
+/// When it becomes easier to be served. It goes on behind who was served last, or the same ones would always be first.
 void Engine::reconsider_all() {
-  if (connections_.empty()) return;
-  auto next = connections_.upper_bound(last_reconsidered_);
+  auto next = connections_.upper_bound(last_served_);
   for (std::size_t left = connections_.size(); left > 0; --left, ++next) {
     if (next == connections_.end()) next = connections_.begin();
-    if (left == connections_.size()) last_reconsidered_ = next->first;
     reconsider(*next->second);
   }
 }
@@ -559,7 +570,7 @@ void Engine::reconsider_all() {
 /// After anything that may let a connection go on, or stop it.
 void Engine::reconsider(Connection& connection) {
   account(connection);
-  if (!may_gather_more(connection)) turned_away_ = true;
+  if (!may_gather_more(connection)) turned_away_ = connection.turned_away = true;
   if (connection.input_waits && !connection.has_turn && may_take_requests(connection)) {
     connection.has_turn = true;
     turns_.push_back(connection.id);
@@ -922,9 +933,19 @@ Reply Engine::status_reply() const {
 
 // ---- the journal
 
+void Engine::on_group_commit(std::uint32_t microseconds) {
+  group_commits_.add(microseconds);
+  group_commit_us_ += (std::int64_t{microseconds} - group_commit_us_) / 8;
+}
+
 void Engine::on_synced(std::size_t groups) {
   assert(groups <= given_.size());
+  const bool held_floods = is_held_group_written();
   given_.erase(given_.begin(), given_.begin() + static_cast<std::ptrdiff_t>(groups));
+  if (held_floods && !is_held_group_written()) {
+    floods_due_ = turned_away_;
+    group_began_ = true;  // for them
+  }
   // The journal may have begun all of them at once, what was thought to wait behind the first too.
   if (!given_.empty() || submitted_bytes_ > 0) begin_gathering();
 }
@@ -1037,11 +1058,13 @@ void Engine::give_groups(bool input_ready) {
   }
   kept_since_.reset();
   const bool at_rest = given_.empty();
+  const bool holds = alone_gathered_ && !floods_due_;
   while (std::optional<storage::Group> group = service_.take_group()) {
-    given_.push_back({group->bytes.size() + group->note_bytes, !group->noted_digest.empty()});
+    given_.push_back({group->bytes.size() + group->note_bytes, !group->noted_digest.empty(), holds});
     effects_.groups.push_back(*std::move(group));
   }
   if (effects_.groups.empty()) return;
+  alone_gathered_ = floods_due_ = false;
   submitted_bytes_ += before;
   if (at_rest) begin_gathering();
   boundaries_.push_back(boundary());

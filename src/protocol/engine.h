@@ -121,8 +121,8 @@ class Engine {
   void on_synced(std::size_t groups);
   /// Everything up to `head` may be answered.
   void on_durable(const storage::TreeHead& head);
-  /// For `server status`: a write of the journal took so long from its beginning until it could be answered.
-  void on_group_commit(std::uint32_t microseconds) { group_commits_.add(microseconds); }
+  /// A write of the journal took so long from its beginning until it could be answered.
+  void on_group_commit(std::uint32_t microseconds);
   /// Final: whatever is not durable is answered with kUnavailable, and so is all that follows; exit code 3 as soon as
   /// the peers took these answers, or after a second.
   void on_journal_failed(const absl::Status& why);
@@ -185,9 +185,11 @@ class Engine {
   bool may_gather_more(const Connection&) const;
   bool is_crowded() const;
   std::size_t max_flood_bytes() const;
+  bool holds_floods() const;
+  bool is_held_group_written() const;
   std::size_t max_frames() const;
   bool serves_who_waits() const;
-  bool asks_alone(const Connection&) const;
+  static bool asks_alone(const Connection&);
   void note_manner(Connection&, bool has_more);
   bool may_read_log(const Connection&) const;
   void adapt_gather_share();
@@ -252,9 +254,9 @@ class Engine {
   std::vector<ConnectionId> arrived_;  ///< whose input came since the last effects
   std::deque<ConnectionId> turns_;     ///< with frames that wait for their turn, each once
   std::size_t frames_left_{};          ///< of max_frames(), for what arrives in this turn
-  ConnectionId last_reconsidered_{};
-  std::vector<Incoming> ahead_;      ///< of the connection that is served now
-  std::vector<ConnectionId> dirty_;  ///< with bytes for the next effects
+  ConnectionId last_served_{};         ///< of those that do not ask alone
+  std::vector<Incoming> ahead_;        ///< of the connection that is served now
+  std::vector<ConnectionId> dirty_;    ///< with bytes for the next effects
   std::vector<ConnectionId> reading_changed_;
   std::map<ReadId, PendingRead> reads_;
   ReadId last_read_{};
@@ -274,10 +276,13 @@ class Engine {
   std::size_t gather_share_;           ///< bytes of it that one connection may take, and then the rest of a command
   std::size_t flood_gathered_{};       ///< bytes of it from connections that keep several requests in flight
   std::uint64_t alone_asked_{};        ///< boot clock: when one asked that waits for each answer
+  bool alone_gathered_{};              ///< such a one has changes in it
+  bool floods_due_{};                  ///< they waited for a group with such changes
   bool turned_away_{};                 ///< somebody took that much, and waits for the next group
   struct Given {
     std::size_t bytes{};
-    bool sealed{};  ///< ends at a noted digest: what is behind it is another write
+    bool sealed{};        ///< ends at a noted digest: what is behind it is another write
+    bool holds_floods{};  ///< until it is synced
   };
   std::optional<std::uint64_t> kept_since_;  ///< boot clock: a small group, for input that is ready
   std::deque<Given> given_;                  ///< to the journal, and not synced
@@ -289,6 +294,7 @@ class Engine {
   Sequence verified_to_{};
   Sequence snapshot_{};
   GroupCommits group_commits_;
+  std::int64_t group_commit_us_{};  ///< of the last ones, on average
   absl::Status journal_status_;
   struct Ending {
     int exit_code{};
