@@ -26,10 +26,14 @@ std::string frame_of(std::uint64_t number, decltype(Request::body) body) {
   request.body = std::move(body);
   return codec::encode_client_frame(request).value();
 }
-/// It arrives by connection 1; what is to be done for it is not asked yet.
-void arrive(protocol::Engine& engine, std::uint64_t number, decltype(Request::body) body) {
+/// It arrives; what is to be done for it is not asked yet.
+void arrive_at(protocol::Engine& engine, ConnectionId id, std::uint64_t number, decltype(Request::body) body) {
   const std::string frame = frame_of(number, std::move(body));
-  engine.on_bytes(1, std::as_bytes(std::span(frame)));
+  engine.on_bytes(id, std::as_bytes(std::span(frame)));
+}
+/// By connection 1.
+void arrive(protocol::Engine& engine, std::uint64_t number, decltype(Request::body) body) {
+  arrive_at(engine, 1, number, std::move(body));
 }
 /// Likewise, to register a model of that number.
 void arrive(protocol::Engine& engine, std::uint64_t number) {
@@ -105,6 +109,50 @@ TEST(Engine, ASecondHelloOfASessionClosesTheFirstConnection) {
   ASSERT_THAT(bench.replies(2), SizeIs(1));
   EXPECT_TRUE(bench.replies(2)[0].status.ok());
   EXPECT_EQ(bench.state().sequence, 2u) << "it ran once";
+}
+
+TEST(Engine, AHelloThatTakesOverTheSessionOfOneThatArrivedBesideItComesFirst) {
+  EngineBench bench;
+  bench.connect(2);
+  bench.hello(3);
+  // Both in one turn, so they are decoded together; the hello has arrived first.
+  const std::string hello = codec::encode_client_frame(session_hello()).value();
+  bench.engine().on_bytes(2, std::as_bytes(std::span(hello)));
+  arrive_at(bench.engine(), 3, 1, Command(register_model("a")));
+  bench.carry();
+  bench.settle();
+  EXPECT_FALSE(bench.peer(3).open);
+  EXPECT_THAT(bench.replies(3), IsEmpty());
+  EXPECT_FALSE(bench.state().registry.latest("a")) << "it was not taken any more";
+  ASSERT_NE(bench.welcome(2), nullptr);
+  bench.command(2, 1, register_model("b"));
+  bench.settle();
+  ASSERT_THAT(bench.replies(2), SizeIs(1));
+  EXPECT_TRUE(bench.replies(2)[0].status.ok());
+}
+
+TEST(Engine, WhatWasDecodedTogetherWaitsWhereTheGroupIsFull) {
+  constexpr ConnectionId kPeers = 6;
+  protocol::Config config;
+  config.max_gathered_bytes = 1;
+  EngineBench bench(config);
+  for (ConnectionId id = 1; id <= kPeers; ++id) bench.hello(id, session_hello({static_cast<std::uint8_t>(id)}));
+  for (ConnectionId id = 1; id <= kPeers; ++id) {
+    arrive_at(bench.engine(), id, 1, Command(register_model("m" + std::to_string(id))));
+  }
+  bench.carry();
+  EXPECT_EQ(bench.state().registry.model_count(), 1u);
+  while (bench.more_work()) bench.turn();
+  for (std::size_t taken = 2; taken <= kPeers; ++taken) {  // one is written, and one gathers
+    ASSERT_EQ(bench.state().registry.model_count(), taken);
+    bench.sync();
+    while (bench.more_work()) bench.turn();
+  }
+  bench.settle();
+  for (ConnectionId id = 1; id <= kPeers; ++id) {
+    ASSERT_THAT(bench.replies(id), SizeIs(1)) << id;
+    EXPECT_TRUE(bench.replies(id)[0].status.ok());
+  }
 }
 
 TEST(Engine, WithoutASessionAConnectionOnlyReads) {
