@@ -34,8 +34,10 @@ constexpr std::size_t kLeastFloodBytes = std::size_t{16} << 10U;
 constexpr std::size_t kFloodBytesPerMicrosecond = 32;
 /// ... how many requests are taken in a turn then, ...
 constexpr std::size_t kFramesBesideOthers = 64;
-/// ... and of one connection, so that some of its answers leave in one write.
+/// ... and at least of one connection, so that some of its answers leave in one write.
 constexpr std::size_t kFloodFrames = 16;
+/// Changes in a group of one of the others that has none waiting, whose turn it is not.
+constexpr std::uint32_t kChangesAtOnce = 4;
 /// How long a small group is kept for input that is ready: with others who ask without a pause there always is some.
 constexpr std::uint64_t kMaxKeptMs = 2;
 /// Reads of the log that one connection may have under way.
@@ -127,7 +129,7 @@ struct Engine::Connection {
   std::optional<std::uint64_t> half_frame_since;
 
   std::uint32_t alone_in_turn{};  ///< requests without another in flight, up to kAloneInTurn
-  bool turned_away{};             ///< it had to wait for another group, and has not caught up
+  bool waits_its_turn{};          ///< it was turned away, and has requests left since
 
   std::vector<Incoming> ahead;     ///< out of `input`, and not taken yet
   std::size_t buffered{};          ///< as last accounted for
@@ -135,7 +137,9 @@ struct Engine::Connection {
   bool wants_room{};               ///< it is in room_wanted_
   std::uint64_t gathered_group{};  ///< the group that gathered_bytes is of
   std::size_t gathered_bytes{};
+  std::uint32_t gathered_changes{};
 
+  bool has_input() const { return !ahead.empty() || input.in_frame(); }
   std::size_t requests_in_flight() const { return slots.size() + reads; }
   std::size_t held_bytes() const { return held.size() - held_begin; }
   std::size_t holds() const {
@@ -251,11 +255,13 @@ bool Engine::may_hold_more(const Connection& connection) const {
 
 bool Engine::may_gather_more(const Connection& connection) const {
   if (gathered_too_much()) return false;
-  const std::size_t own = connection.gathered_group == group_number_ ? connection.gathered_bytes : 0;
+  const bool has_gathered = connection.gathered_group == group_number_;
   if (serves_who_waits() && !asks_alone(connection)) {
     if (!holds_floods() && flood_gathered_ < max_flood_bytes()) return true;
-    return own == 0 && !connection.turned_away;
+    return !connection.waits_its_turn && flood_gathered_ < 2 * max_flood_bytes() &&
+           !(has_gathered && connection.gathered_changes >= kChangesAtOnce);
   }
+  const std::size_t own = has_gathered ? connection.gathered_bytes : 0;
   if (own == 0) return true;
   return is_crowded() ? own <= config_.max_gathered_bytes / 4 / connections_.size() : own < gather_share_;
 }
@@ -263,16 +269,17 @@ bool Engine::may_gather_more(const Connection& connection) const {
 /// Whether the group that gathers is half full.
 bool Engine::is_crowded() const { return gathered_bytes() >= config_.max_gathered_bytes / 2; }
 
+/// In half of what all may gather there is room for who asks alone.
 std::size_t Engine::max_flood_bytes() const {
-  return std::max(kLeastFloodBytes, kFloodBytesPerMicrosecond * static_cast<std::size_t>(group_commit_us_));
+  const std::size_t decided_meanwhile = kFloodBytesPerMicrosecond * static_cast<std::size_t>(group_commit_us_);
+  const std::size_t most = std::max<std::size_t>(config_.max_gathered_bytes / 4, 1);
+  return std::min(std::max(kLeastFloodBytes, decided_meanwhile), most);
 }
 
-/// Whether those who keep several requests in flight wait until one who asks alone is served: with the cores to itself
-/// its group is soon written. Once they have waited it is their turn.
-bool Engine::holds_floods() const { return (alone_gathered_ && !floods_due_) || is_held_group_written(); }
-
-bool Engine::is_held_group_written() const {
-  return std::any_of(given_.begin(), given_.end(), [](const Given& given) { return given.holds_floods; });
+/// Whether those who keep several requests in flight wait until one who asks alone is served: its group is written
+/// sooner with less to do beside it. Once they have waited they go on until a group has something of theirs.
+bool Engine::holds_floods() const {
+  return !floods_due_ && (alone_gathered_ || std::any_of(given_.begin(), given_.end(), holds));
 }
 
 /// The requests of a turn, likewise: what arrives meanwhile waits for its end.
@@ -296,7 +303,7 @@ void Engine::note_manner(Connection& connection, bool has_more) {
 void Engine::adapt_gather_share() {
   if (is_crowded()) {
     gather_share_ = std::max(gather_share_ / 2, kLeastGatherShare);
-  } else if (turned_away_) {
+  } else if (turned_away_ && !serves_who_waits()) {
     gather_share_ = std::min(gather_share_ + gather_share_ / 8, config_.max_gathered_bytes);
   }
 }
@@ -508,7 +515,7 @@ void Engine::work(Connection& connection, std::size_t most_frames) {
       next = ahead_.begin();
       if (!read.ok()) return fail(connection, with_context("malformed frame", read));
       if (ahead_.empty()) {
-        connection.input_waits = connection.turned_away = false;
+        connection.input_waits = false;
         if (!connection.input.in_frame() || waits_for_room(connection)) {
           connection.half_frame_since.reset();
         } else if (!connection.half_frame_since) {
@@ -523,22 +530,29 @@ void Engine::work(Connection& connection, std::size_t most_frames) {
     const std::size_t gathered = service_.gathered_bytes();
     Incoming& message = *next++;
     const bool has_more = next != ahead_.end() || connection.input.in_frame() || connection.requests_in_flight() > 0;
-    note_manner(connection, has_more);
+    if (connection.phase == Connection::Phase::Open) note_manner(connection, has_more);
     handle(connection, std::move(message));
     if (find(id) == nullptr) return;
-    if (std::exchange(connection.gathered_group, group_number_) != group_number_) connection.gathered_bytes = 0;
+    if (std::exchange(connection.gathered_group, group_number_) != group_number_) {
+      connection.gathered_bytes = 0;
+      connection.gathered_changes = 0;
+    }
     const std::size_t added = service_.gathered_bytes() - gathered;
     connection.gathered_bytes += added;
-    if (!asks_alone(connection)) {
-      last_served_ = id;
-      flood_gathered_ += added;
-    } else if (added > 0) {
-      alone_gathered_ = true;
+    if (added > 0) ++connection.gathered_changes;
+    if (asks_alone(connection)) {
+      if (added > 0) alone_gathered_ = true;
+      continue;
     }
+    flood_gathered_ += added;
+    if (!connection.waits_its_turn) continue;
+    last_served_ = id;
+    if (added > 0) waiting_gathered_ = true;
   }
   if (connection.phase != Connection::Phase::Closing) {
     connection.ahead.assign(std::move_iterator(next), std::move_iterator(ahead_.end()));
   }
+  if (!connection.has_input()) connection.waits_its_turn = false;
   connection.has_turn = false;
   reconsider(connection);
 }
@@ -558,7 +572,8 @@ void Engine::on_turn() {
   }
 }
 
-/// When it becomes easier to be served. It goes on behind who was served last, or the same ones would always be first.
+/// When it becomes easier to be served. It goes on behind who had his turn last, or the same ones would always be
+/// first.
 void Engine::reconsider_all() {
   auto next = connections_.upper_bound(last_served_);
   for (std::size_t left = connections_.size(); left > 0; --left, ++next) {
@@ -570,7 +585,10 @@ void Engine::reconsider_all() {
 /// After anything that may let a connection go on, or stop it.
 void Engine::reconsider(Connection& connection) {
   account(connection);
-  if (!may_gather_more(connection)) turned_away_ = connection.turned_away = true;
+  if (!may_gather_more(connection)) {
+    turned_away_ = true;
+    if (connection.has_input()) connection.waits_its_turn = true;
+  }
   if (connection.input_waits && !connection.has_turn && may_take_requests(connection)) {
     connection.has_turn = true;
     turns_.push_back(connection.id);
@@ -940,12 +958,12 @@ void Engine::on_group_commit(std::uint32_t microseconds) {
 
 void Engine::on_synced(std::size_t groups) {
   assert(groups <= given_.size());
-  const bool held_floods = is_held_group_written();
-  given_.erase(given_.begin(), given_.begin() + static_cast<std::ptrdiff_t>(groups));
-  if (held_floods && !is_held_group_written()) {
-    floods_due_ = turned_away_;
-    group_began_ = true;  // for them
+  const auto synced = given_.begin() + static_cast<std::ptrdiff_t>(groups);
+  if (std::any_of(given_.begin(), synced, holds)) {
+    floods_due_ = floods_due_ || turned_away_;
+    floods_released_ = true;
   }
+  given_.erase(given_.begin(), synced);
   // The journal may have begun all of them at once, what was thought to wait behind the first too.
   if (!given_.empty() || submitted_bytes_ > 0) begin_gathering();
 }
@@ -1058,13 +1076,14 @@ void Engine::give_groups(bool input_ready) {
   }
   kept_since_.reset();
   const bool at_rest = given_.empty();
-  const bool holds = alone_gathered_ && !floods_due_;
+  const bool holds_floods = alone_gathered_ && !floods_due_;
   while (std::optional<storage::Group> group = service_.take_group()) {
-    given_.push_back({group->bytes.size() + group->note_bytes, !group->noted_digest.empty(), holds});
+    given_.push_back({group->bytes.size() + group->note_bytes, !group->noted_digest.empty(), holds_floods});
     effects_.groups.push_back(*std::move(group));
   }
   if (effects_.groups.empty()) return;
-  alone_gathered_ = floods_due_ = false;
+  alone_gathered_ = false;
+  if (std::exchange(waiting_gathered_, false)) floods_due_ = false;
   submitted_bytes_ += before;
   if (at_rest) begin_gathering();
   boundaries_.push_back(boundary());
@@ -1073,7 +1092,9 @@ void Engine::give_groups(bool input_ready) {
 Effects Engine::take_effects(bool input_ready) {
   take_arrived();
   give_groups(input_ready);
-  const bool reconsider_waiting = std::exchange(group_began_, false) && std::exchange(turned_away_, false);
+  const bool may_go_on = std::exchange(floods_released_, false) || group_began_;
+  group_began_ = false;
+  const bool reconsider_waiting = may_go_on && std::exchange(turned_away_, false);
   start_reads();
   if (reconsider_waiting || pressure_level() < highest_level_) reconsider_all();
   highest_level_ = pressure_level();

@@ -186,7 +186,6 @@ class Engine {
   bool is_crowded() const;
   std::size_t max_flood_bytes() const;
   bool holds_floods() const;
-  bool is_held_group_written() const;
   std::size_t max_frames() const;
   bool serves_who_waits() const;
   static bool asks_alone(const Connection&);
@@ -254,7 +253,7 @@ class Engine {
   std::vector<ConnectionId> arrived_;  ///< whose input came since the last effects
   std::deque<ConnectionId> turns_;     ///< with frames that wait for their turn, each once
   std::size_t frames_left_{};          ///< of max_frames(), for what arrives in this turn
-  ConnectionId last_served_{};         ///< of those that do not ask alone
+  ConnectionId last_served_{};         ///< of those that had to wait for it
   std::vector<Incoming> ahead_;        ///< of the connection that is served now
   std::vector<ConnectionId> dirty_;    ///< with bytes for the next effects
   std::vector<ConnectionId> reading_changed_;
@@ -277,13 +276,16 @@ class Engine {
   std::size_t flood_gathered_{};       ///< bytes of it from connections that keep several requests in flight
   std::uint64_t alone_asked_{};        ///< boot clock: when one asked that waits for each answer
   bool alone_gathered_{};              ///< such a one has changes in it
-  bool floods_due_{};                  ///< they waited for a group with such changes
-  bool turned_away_{};                 ///< somebody took that much, and waits for the next group
+  bool floods_due_{};                  ///< they waited for such a one, and have nothing in a group since
+  bool waiting_gathered_{};            ///< somebody who had to wait has changes in it
+  bool floods_released_{};             ///< since the last effects
+  bool turned_away_{};                 ///< somebody may not gather more, and waits
   struct Given {
     std::size_t bytes{};
     bool sealed{};        ///< ends at a noted digest: what is behind it is another write
     bool holds_floods{};  ///< until it is synced
   };
+  static bool holds(const Given& given) { return given.holds_floods; }
   std::optional<std::uint64_t> kept_since_;  ///< boot clock: a small group, for input that is ready
   std::deque<Given> given_;                  ///< to the journal, and not synced
   bool group_began_{};                       ///< since the last effects

@@ -369,8 +369,18 @@ class BesideOne : public testing::Test {
     ++sent_[id];
     return true;
   }
-  /// Whether the next change of a flood gets into the group that gathers.
-  bool takes_of_flood(ConnectionId id) { return send_of_flood(id) && is_done(id, sent_[id]); }
+  /// Its next changes, all at once.
+  void fill_with_changes(ConnectionId id, std::uint64_t count) {
+    std::string all;
+    for (std::uint64_t n = 1; n <= count; ++n) all += change(id, sent_[id] + n, 1);
+    flood_.engine_->on_bytes(id, std::as_bytes(std::span(all)));
+  }
+  /// How many of those are done.
+  std::uint64_t done_of(ConnectionId id) const {
+    std::uint64_t done = 0;
+    while (is_done(id, sent_.at(id) + done + 1)) ++done;
+    return done;
+  }
   static std::string change(ConnectionId id, std::uint64_t number, std::uint64_t answered_below,
                             std::size_t tag_bytes = 0) {
     return registration(number, fmt::format("m{}-{}", id, number), tag_bytes, answered_below);
@@ -407,7 +417,9 @@ TEST_F(BesideOne, FloodsGatherMoreWhereTheDiskIsSlow) {
   const std::size_t on_slow_disk = gather_beside_one();
   EXPECT_GT(on_slow_disk, 100'000u);
   EXPECT_LT(on_slow_disk, 200'000u);
-  for (int write = 0; write < 40; ++write) flood_.engine_->on_group_commit(200);
+  for (int write = 0; write < 40; ++write) flood_.engine_->on_group_commit(1'000'000);
+  EXPECT_LT(gather_beside_one(), 300'000u) << "there is room for the quiet one whatever the disk does";
+  for (int write = 0; write < 80; ++write) flood_.engine_->on_group_commit(200);
   EXPECT_LT(gather_beside_one(), 2 * kBesideOthers);
 }
 
@@ -464,105 +476,151 @@ TEST_F(BesideOne, ThatOneIsTakenWhateverTheFloodsHaveGathered) {
   EXPECT_TRUE(is_done(kQuiet, sent_[kQuiet]));
 }
 
-TEST_F(BesideOne, FloodsTakeTurnsAndGetEqualParts) {
-  constexpr ConnectionId kFloods = 64;
-  constexpr std::uint64_t kEach = 200;
+TEST_F(BesideOne, FloodsTakeTurnsAndGetEqualPartsWhoeverElseIsHeard) {
+  constexpr ConnectionId kFloods = 16;
+  constexpr std::uint64_t kEach = 400;
   constexpr std::size_t kRecord = 1'000;  // at least
-  begin(kFloods);
+  begin(kFloods, 1);
+  const ConnectionId reader = kFloods + 1;
+  const std::string two_questions =
+      question(1, query::GetModel{"unknown", std::nullopt}) + question(2, query::GetModel{"unknown", std::nullopt});
   forget_the_quiet_one();
   quiet_one_asks();
-  for (ConnectionId id = 1; id <= kFloods; ++id) {
-    std::string all;
-    for (std::uint64_t n = 1; n <= kEach; ++n) all += change(id, sent_[id] + n, 1);
-    flood_.engine_->on_bytes(id, std::as_bytes(std::span(all)));
-  }
-  flood_.carry();  // one of each: none of them has waited so far
+  for (ConnectionId id = 1; id <= kFloods; ++id) fill_with_changes(id, kEach);
+  flood_.carry();  // a few of each: none of them has waited so far
   const registry::State& models = flood_.engine_->state().registry;
   std::size_t answered = 0;
-  for (int group = 0; group < 400; ++group) {
+  for (int group = 0; group < 300; ++group) {
     if (std::exchange(answered, flood_.peers_[kQuiet].got) < flood_.peers_[kQuiet].got) {
       ASSERT_TRUE(send_of_quiet_one());
     }
     const std::size_t before = models.model_count();
-    write_group();
+    flood_.write_group();
+    while (flood_.more_work_) {
+      flood_.engine_->on_turn();
+      flood_.engine_->on_bytes(reader, std::as_bytes(std::span(two_questions)));  // between the turn and its end
+      flood_.carry();
+    }
     // What one group may have, and the next that begins to gather when that is given away.
     ASSERT_LT(models.model_count() - before, 2 * (kBesideOthers / kRecord + 1));
   }
   std::vector<std::uint64_t> done;
-  for (ConnectionId id = 1; id <= kFloods; ++id) {
-    std::uint64_t number = sent_[id];
-    while (is_done(id, number + 1)) ++number;
-    done.push_back(number - sent_[id]);
-  }
+  for (ConnectionId id = 1; id <= kFloods; ++id) done.push_back(done_of(id));
   const auto [least, most] = std::minmax_element(done.begin(), done.end());
-  EXPECT_GT(*least, 20u);
+  EXPECT_GT(*least, 50u);
   EXPECT_LT(*most, kEach);
   EXPECT_LE(*most - *least, 32u) << "two turns";
 }
 
-TEST_F(BesideOne, WhoHasNotWaitedIsLetInWithOneRequest) {
+TEST_F(BesideOne, WhoHasNothingWaitingIsLetInAtOnce) {
   begin(64, 1);
   const ConnectionId light = 65;
   forget_the_quiet_one();
   quiet_one_asks();
-  for (ConnectionId id = 1; id <= 64; ++id) {
-    while (send_of_flood(id)) {
-    }
-  }
-  ASSERT_GT(flood_.engine_->gathered_bytes(), kBesideOthers);
-  EXPECT_TRUE(send_of_flood(light));
-  EXPECT_TRUE(is_done(light, 1));
-  EXPECT_FALSE(send_of_flood(light)) << "the second one waits as those of the others";
+  for (ConnectionId id = 1; id <= 64; ++id) fill_with_changes(id, 300);
+  flood_.carry();
+  const auto let_in = [&] {
+    for (int group = 0; group < 2; ++group) write_group();
+    EXPECT_GT(flood_.engine_->gathered_bytes(), kBesideOthers) << "it is not the light one's turn";
+    std::string four;
+    const std::uint64_t first = sent_[light] + 1;
+    for (int n = 0; n < 4; ++n) four += change(light, ++sent_[light], first);
+    EXPECT_TRUE(flood_.send(light, four));
+    return is_done(light, first + 3);
+  };
+  for (int group = 0; group < 10; ++group) write_group();
+  for (int round = 0; round < 10; ++round) ASSERT_TRUE(let_in()) << round;
+  for (int group = 0; group < 2; ++group) write_group();
+  fill_with_changes(light, 10);
+  flood_.carry();
+  EXPECT_EQ(done_of(light), 4u) << "the rest waits as that of the others";
+  for (int group = 0; group < 500 && done_of(light) < 10; ++group) write_group();
+  ASSERT_EQ(done_of(light), 10u);
+  sent_[light] += 10;
+  EXPECT_TRUE(let_in()) << "it has caught up";
 }
 
 TEST_F(BesideOne, FloodsWaitUntilItsGroupIsSynced) {
   begin(1);
   forget_the_quiet_one();
   quiet_one_asks();
+  fill_with_changes(1, 100);
+  flood_.carry();  // one group is written, and another gathers
   ASSERT_TRUE(send_of_quiet_one());
-  EXPECT_TRUE(takes_of_flood(1)) << "it has not waited yet";
-  EXPECT_FALSE(takes_of_flood(1));
-  write_group();  // of the quiet one; the flood's own is begun
-  EXPECT_TRUE(takes_of_flood(1)) << "beside its own group";
-  ASSERT_TRUE(send_of_quiet_one()) << "it gathers for the next one";
-  EXPECT_FALSE(takes_of_flood(1));
-  write_group();
-  EXPECT_FALSE(is_done(1, sent_[1])) << "the group of the quiet one is written now";
-  write_group();
-  EXPECT_TRUE(is_done(1, sent_[1]));
+  flood_.work();
+  const std::uint64_t before = done_of(1);
+  flood_.write_group();  // of the flood; that of the quiet one is begun, with the rest of what had gathered
+  flood_.work();
+  EXPECT_EQ(done_of(1), before) << "with a group that gathers free";
+  flood_.write_group();
+  flood_.work();
+  EXPECT_GT(done_of(1), before);
 }
 
 TEST_F(BesideOne, FloodsGoOnThoughItDoesNotAskAgain) {
-  constexpr std::uint64_t kEach = 30;  // more than a group takes
+  constexpr std::uint64_t kEach = 60;  // more than two groups take
   begin(1);
   forget_the_quiet_one();
   quiet_one_asks();
-  const std::uint64_t first = sent_[1] + 1;
-  std::string all;
-  for (std::uint64_t n = 0; n < kEach; ++n) all += change(1, first + n, 1);
-  ASSERT_TRUE(flood_.send(1, all));
+  fill_with_changes(1, kEach);
+  flood_.carry();
   ASSERT_TRUE(send_of_quiet_one()) << "behind a part of them, and before the rest";
-  EXPECT_FALSE(is_done(1, first + kEach - 1));
+  EXPECT_LT(done_of(1), kEach);
   for (int group = 0; group < 20; ++group) write_group();
-  EXPECT_TRUE(is_done(1, first + kEach - 1));
+  EXPECT_EQ(done_of(1), kEach);
 }
 
-TEST_F(BesideOne, FloodsHaveTheirTurnHoweverManyAskAlone) {
-  begin(1, 1);
-  const ConnectionId other = 2;
+/// Some that ask alone, each again as soon as it has its answer, half of them while the others' changes are written.
+struct Askers {
+  const char* name;
+  ConnectionId count;
+  std::size_t tag_bytes;
+  bool before_the_turn;  ///< they are heard before the floods have theirs
+};
+class BesideMany : public BesideOne, public testing::WithParamInterface<Askers> {};
+
+TEST_P(BesideMany, FloodsHaveTheirTurnToo) {
+  const ConnectionId last = 1 + GetParam().count;
+  begin(1, GetParam().count);
   forget_the_quiet_one();
-  quiet_one_asks();
-  quiet_one_asks(other);
-  std::uint64_t taken = 0;
-  for (int group = 0; group < 100; ++group) {  // there always is one that waits for the next group
-    const ConnectionId one = group % 2 == 0 ? kQuiet : other;
-    const std::uint64_t number = ++sent_[one];
-    ASSERT_TRUE(flood_.send(one, change(one, number, number, 15'000)));
-    while (send_of_flood(1)) ++taken;
-    write_group();
+  for (ConnectionId id = 2; id <= last; ++id) quiet_one_asks(id);
+  std::map<ConnectionId, std::size_t> got;
+  const auto ask = [&](ConnectionId id) {
+    got[id] = flood_.peers_[id].got;
+    const std::uint64_t number = ++sent_[id];
+    const std::string bytes = change(id, number, number, GetParam().tag_bytes);
+    flood_.engine_->on_bytes(id, std::as_bytes(std::span(bytes)));
+  };
+  const auto ask_again = [&] {
+    for (const auto& [id, bytes] : got) {
+      if (flood_.peers_[id].got > bytes && flood_.peers_[id].read_from) ask(id);
+    }
+  };
+  for (ConnectionId id = 2; id <= last; id += 2) ask(id);
+  flood_.carry();
+  fill_with_changes(1, 600);
+  flood_.carry();
+  for (ConnectionId id = 3; id <= last; id += 2) ask(id);
+  flood_.carry();
+  for (int group = 0; group < 300; ++group) {
+    flood_.journal_.complete_sync();
+    flood_.journal_.complete_anchor();
+    flood_.carry();
+    if (GetParam().before_the_turn) ask_again();
+    if (flood_.more_work_) flood_.engine_->on_turn();
+    flood_.carry();
+    flood_.work();
+    if (!GetParam().before_the_turn) ask_again();
+    flood_.carry();
   }
-  EXPECT_GT(taken, 50u);
+  EXPECT_GT(done_of(1), 250u);
 }
+INSTANTIATE_TEST_SUITE_P(Askers, BesideMany,
+                         testing::Values(Askers{"Two", 2, 0, false}, Askers{"TwoBeforeTheTurn", 2, 0, true},
+                                         Askers{"ManyWithSmallChanges", 120, 0, false},
+                                         Askers{"SomeWithLargeChanges", 8, 15'000, false},
+                                         Askers{"SomeWithLargeChangesBeforeTheTurn", 8, 15'000, true}),
+                         [](const auto& each) { return std::string(each.param.name); });
 
 TEST_F(BesideOne, AFloodThatBeginsAgainIsNotTakenForOne) {
   begin(1);
