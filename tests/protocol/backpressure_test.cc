@@ -318,7 +318,7 @@ TEST(Backpressure, TheFloodsOfManyPeersAreDoneInShortTurns) {
 /// Floods of peers, which have many changes to make, beside one peer that waits for each of its answers.
 class BesideOne : public testing::Test {
  protected:
-  static constexpr std::size_t kBesideOthers = 16 * 1'024;
+  static constexpr std::size_t kBesideOthers = std::size_t{16} * 1'024;
 
   void begin(ConnectionId floods, ConnectionId idle = 0) {
     for (ConnectionId id = 1; id <= floods + idle; ++id) flood_.hello(id);
