@@ -269,7 +269,8 @@ bool Engine::may_gather_more(const Connection& connection) const {
 /// Whether the group that gathers is half full.
 bool Engine::is_crowded() const { return gathered_bytes() >= config_.max_gathered_bytes / 2; }
 
-/// In half of what all may gather there is room for who asks alone.
+/// What the others gather beside one that asks alone. With those that are let in at once it is up to twice that, half
+/// of what all may gather: so there is room for the one.
 std::size_t Engine::max_flood_bytes() const {
   const std::size_t decided_meanwhile = kFloodBytesPerMicrosecond * static_cast<std::size_t>(group_commit_us_);
   const std::size_t most = std::max<std::size_t>(config_.max_gathered_bytes / 4, 1);
@@ -279,7 +280,7 @@ std::size_t Engine::max_flood_bytes() const {
 /// Whether those who keep several requests in flight wait until one who asks alone is served: its group is written
 /// sooner with less to do beside it. Once they have waited they go on until a group has something of theirs.
 bool Engine::holds_floods() const {
-  return !floods_due_ && (alone_gathered_ || std::any_of(given_.begin(), given_.end(), holds));
+  return !floods_due_ && (alone_gathered_ || std::ranges::any_of(given_, &Given::holds_floods));
 }
 
 /// The requests of a turn, likewise: what arrives meanwhile waits for its end.
@@ -296,6 +297,24 @@ bool Engine::asks_alone(const Connection& connection) { return connection.alone_
 void Engine::note_manner(Connection& connection, bool has_more) {
   connection.alone_in_turn = has_more ? 0 : std::min(connection.alone_in_turn + 1, kAloneInTurn);
   if (asks_alone(connection)) alone_asked_ = now_.boot_ms;
+}
+
+/// What the request that was taken last has added to the group.
+void Engine::note_gathered(Connection& connection, std::size_t bytes) {
+  if (std::exchange(connection.gathered_group, group_number_) != group_number_) {
+    connection.gathered_bytes = 0;
+    connection.gathered_changes = 0;
+  }
+  connection.gathered_bytes += bytes;
+  if (bytes > 0) ++connection.gathered_changes;
+  if (asks_alone(connection)) {
+    alone_gathered_ = alone_gathered_ || bytes > 0;
+    return;
+  }
+  flood_gathered_ += bytes;
+  if (!connection.waits_its_turn) return;
+  last_turn_of_ = connection.id;
+  waiting_gathered_ = waiting_gathered_ || bytes > 0;
 }
 
 /// The share is found as TCP finds its rate: smaller at once where groups get half full, larger by little where they do
@@ -425,9 +444,9 @@ void Engine::grant_room() {
   }
 }
 
-std::size_t Engine::share_of(std::size_t frames) const {
+std::size_t Engine::share_of(std::size_t frames, std::size_t least) const {
   const std::size_t most = config_.frames_per_turn;
-  return std::clamp(frames, std::min(kFirstFrames, most), most);
+  return std::clamp(frames, std::min(least, most), most);
 }
 
 /// A batch of a hundred small commands is many times as large as its frame.
@@ -447,7 +466,7 @@ void Engine::take_arrived() {
     if (together.size() > 1 && !under_pressure()) decode_first_frames(together);
     for (const ConnectionId id : together) {
       Connection* connection = find(id);
-      if (connection != nullptr) work(*connection, share_of(frames_left_));
+      if (connection != nullptr) work(*connection, share_of(frames_left_, kFirstFrames));
     }
   }
 }
@@ -533,21 +552,7 @@ void Engine::work(Connection& connection, std::size_t most_frames) {
     if (connection.phase == Connection::Phase::Open) note_manner(connection, has_more);
     handle(connection, std::move(message));
     if (find(id) == nullptr) return;
-    if (std::exchange(connection.gathered_group, group_number_) != group_number_) {
-      connection.gathered_bytes = 0;
-      connection.gathered_changes = 0;
-    }
-    const std::size_t added = service_.gathered_bytes() - gathered;
-    connection.gathered_bytes += added;
-    if (added > 0) ++connection.gathered_changes;
-    if (asks_alone(connection)) {
-      if (added > 0) alone_gathered_ = true;
-      continue;
-    }
-    flood_gathered_ += added;
-    if (!connection.waits_its_turn) continue;
-    last_served_ = id;
-    if (added > 0) waiting_gathered_ = true;
+    note_gathered(connection, service_.gathered_bytes() - gathered);
   }
   if (connection.phase != Connection::Phase::Closing) {
     connection.ahead.assign(std::move_iterator(next), std::move_iterator(ahead_.end()));
@@ -561,8 +566,7 @@ void Engine::on_turn() {
   take_arrived();
   if (turns_.empty()) return;
   frames_left_ = max_frames();  // however much arrived at the same time
-  std::size_t share = share_of(frames_left_ / turns_.size());
-  if (serves_who_waits()) share = std::max(share, std::min(kFloodFrames, config_.frames_per_turn));
+  const std::size_t share = share_of(frames_left_ / turns_.size(), serves_who_waits() ? kFloodFrames : kFirstFrames);
   // Where nobody may gather more, everybody keeps his place for the next group.
   for (std::size_t left = turns_.size(); left > 0 && frames_left_ > 0 && !gathered_too_much(); --left) {
     const ConnectionId id = turns_.front();
@@ -575,7 +579,7 @@ void Engine::on_turn() {
 /// When it becomes easier to be served. It goes on behind who had his turn last, or the same ones would always be
 /// first.
 void Engine::reconsider_all() {
-  auto next = connections_.upper_bound(last_served_);
+  auto next = connections_.upper_bound(last_turn_of_);
   for (std::size_t left = connections_.size(); left > 0; --left, ++next) {
     if (next == connections_.end()) next = connections_.begin();
     reconsider(*next->second);
@@ -959,7 +963,7 @@ void Engine::on_group_commit(std::uint32_t microseconds) {
 void Engine::on_synced(std::size_t groups) {
   assert(groups <= given_.size());
   const auto synced = given_.begin() + static_cast<std::ptrdiff_t>(groups);
-  if (std::any_of(given_.begin(), synced, holds)) {
+  if (std::ranges::any_of(given_.begin(), synced, &Given::holds_floods)) {
     floods_due_ = floods_due_ || turned_away_;
     floods_released_ = true;
   }
@@ -1076,9 +1080,9 @@ void Engine::give_groups(bool input_ready) {
   }
   kept_since_.reset();
   const bool at_rest = given_.empty();
-  const bool holds_floods = alone_gathered_ && !floods_due_;
+  const bool holds = alone_gathered_ && !floods_due_;
   while (std::optional<storage::Group> group = service_.take_group()) {
-    given_.push_back({group->bytes.size() + group->note_bytes, !group->noted_digest.empty(), holds_floods});
+    given_.push_back({group->bytes.size() + group->note_bytes, !group->noted_digest.empty(), holds});
     effects_.groups.push_back(*std::move(group));
   }
   if (effects_.groups.empty()) return;
@@ -1092,9 +1096,9 @@ void Engine::give_groups(bool input_ready) {
 Effects Engine::take_effects(bool input_ready) {
   take_arrived();
   give_groups(input_ready);
-  const bool may_go_on = std::exchange(floods_released_, false) || group_began_;
-  group_began_ = false;
-  const bool reconsider_waiting = may_go_on && std::exchange(turned_away_, false);
+  const bool group_began = std::exchange(group_began_, false);
+  const bool floods_released = std::exchange(floods_released_, false);
+  const bool reconsider_waiting = (group_began || floods_released) && std::exchange(turned_away_, false);
   start_reads();
   if (reconsider_waiting || pressure_level() < highest_level_) reconsider_all();
   highest_level_ = pressure_level();

@@ -190,6 +190,7 @@ class Engine {
   bool serves_who_waits() const;
   static bool asks_alone(const Connection&);
   void note_manner(Connection&, bool has_more);
+  void note_gathered(Connection&, std::size_t bytes);
   bool may_read_log(const Connection&) const;
   void adapt_gather_share();
   void begin_gathering();
@@ -203,7 +204,7 @@ class Engine {
   bool take_room(Connection&, std::size_t bytes);
   void leave_room(Connection&);
   void grant_room();
-  std::size_t share_of(std::size_t frames) const;
+  std::size_t share_of(std::size_t frames, std::size_t least) const;
   void work(Connection&, std::size_t most_frames);
   static bool is_batch(const Incoming&);
   void take_arrived();
@@ -253,7 +254,7 @@ class Engine {
   std::vector<ConnectionId> arrived_;  ///< whose input came since the last effects
   std::deque<ConnectionId> turns_;     ///< with frames that wait for their turn, each once
   std::size_t frames_left_{};          ///< of max_frames(), for what arrives in this turn
-  ConnectionId last_served_{};         ///< of those that had to wait for it
+  ConnectionId last_turn_of_{};        ///< of those that had to wait for theirs
   std::vector<Incoming> ahead_;        ///< of the connection that is served now
   std::vector<ConnectionId> dirty_;    ///< with bytes for the next effects
   std::vector<ConnectionId> reading_changed_;
@@ -285,7 +286,6 @@ class Engine {
     bool sealed{};        ///< ends at a noted digest: what is behind it is another write
     bool holds_floods{};  ///< until it is synced
   };
-  static bool holds(const Given& given) { return given.holds_floods; }
   std::optional<std::uint64_t> kept_since_;  ///< boot clock: a small group, for input that is ready
   std::deque<Given> given_;                  ///< to the journal, and not synced
   bool group_began_{};                       ///< since the last effects

@@ -363,19 +363,13 @@ class BesideOne : public testing::Test {
       while (flood_.write_group()) flood_.work();
     }
   }
-  /// The next change of a flood, which has others in flight. Whether it was read.
-  bool send_of_flood(ConnectionId id) {
-    if (!flood_.send(id, change(id, sent_[id] + 1, 1))) return false;
-    ++sent_[id];
-    return true;
-  }
-  /// Its next changes, all at once.
+  /// The next changes of a flood, all at once.
   void fill_with_changes(ConnectionId id, std::uint64_t count) {
     std::string all;
     for (std::uint64_t n = 1; n <= count; ++n) all += change(id, sent_[id] + n, 1);
     flood_.engine_->on_bytes(id, std::as_bytes(std::span(all)));
   }
-  /// How many of those are done.
+  /// How many of them are done.
   std::uint64_t done_of(ConnectionId id) const {
     std::uint64_t done = 0;
     while (is_done(id, sent_.at(id) + done + 1)) ++done;
