@@ -63,9 +63,14 @@ std::optional<Taken> take_until_fit(const Pool& pool, std::size_t size, std::siz
 /// The live blocks in `hole`, all of them taken, but for `last`: most recently accessed first.
 std::vector<CachedBlock> others_in(const Pool& pool, const Taken& taken) {
   std::vector<CachedBlock> blocks;
-  for (const Block* at = pool.first_live(taken.hole.offset); at != nullptr && at->offset < taken.hole.end();
-       at = pool.next_live(*at)) {
-    if (at != taken.last.block) blocks.push_back(to_cached_block(*at));
+  const auto is_inside = [&](const Block* block) {
+    return block != nullptr && block->offset >= taken.hole.offset && block->offset < taken.hole.end();
+  };
+  for (auto* at = pool.previous_live(*taken.last.block); is_inside(at); at = pool.previous_live(*at)) {
+    blocks.push_back(to_cached_block(*at));
+  }
+  for (auto* at = pool.next_live(*taken.last.block); is_inside(at); at = pool.next_live(*at)) {
+    blocks.push_back(to_cached_block(*at));
   }
   std::sort(blocks.rbegin(), blocks.rend());
   return blocks;

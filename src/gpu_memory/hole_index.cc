@@ -5,7 +5,7 @@
 
 namespace tensorforge::gpu_memory {
 
-HoleIndex::BySize::Summary HoleIndex::BySize::of(const Hole& hole) {
+HoleIndex::BySize::Summary HoleIndex::BySize::of(const Key& hole, Value /*place*/) {
   // For every k at once: (-offset mod 2^k) <= (size mod 2^k) exactly when subtracting the two borrows nothing out of
   // bit k - 1. The borrows of x - y are (~x & y) | (~(x ^ y) & (x - y)): Warren, Hacker's Delight, 2-16.
   const std::uint64_t x = hole.size;
@@ -39,7 +39,7 @@ void HoleIndex::insert(const Hole& hole) {
   const unsigned group = bin >> kBinBits;
   auto& chunk = chunks_[bin / kChunkBins];
   if (chunk == nullptr) chunk = std::make_unique<Chunk>();
-  bin_at(bin).insert(nodes_, hole);
+  bin_at(bin).insert(nodes_, key_of(hole), hole.place);
   used_bins_[group][bin % kBins / 64] |= std::uint64_t{1} << (bin % 64);
   used_groups_ |= std::uint64_t{1} << group;
   ++count_;
@@ -49,7 +49,7 @@ void HoleIndex::erase(const Hole& hole) {
   const unsigned bin = bin_of(hole.size);
   const unsigned group = bin >> kBinBits;
   Bin& holes = bin_at(bin);
-  [[maybe_unused]] const bool found = holes.erase(nodes_, hole);
+  [[maybe_unused]] const bool found = holes.erase(nodes_, key_of(hole));
   assert(found);
   --count_;
   if (!holes.empty()) return;
@@ -61,27 +61,27 @@ std::optional<HoleIndex::Hole> HoleIndex::best_fit(std::size_t size, std::size_t
   assert(size > 0 && std::has_single_bit(alignment) && size % alignment == 0);
   const auto k = static_cast<unsigned>(std::countr_zero(alignment));
   const auto fits = [k](std::uint64_t summary) { return ((summary >> k) & 1U) != 0; };
-  const Hole least{size, 0, nullptr};
+  const BySize::Key least{size, 0};
   const bool any_size = size > std::numeric_limits<std::size_t>::max() - alignment;  // size + alignment is over 2^64
   const unsigned first_bin = bin_of(size);
   const unsigned last_bin = any_size ? kNoBin - 1 : bin_of(size + alignment - 1);
   for (unsigned bin = used_from(first_bin); bin <= last_bin; bin = used_from(bin + 1)) {
-    const auto hole = bin == first_bin ? bin_at(bin).first(least, fits) : bin_at(bin).first_of_all(fits);
-    if (!hole) continue;
-    if (hole->size - size < alignment) return hole;
+    const auto found = bin == first_bin ? bin_at(bin).first(least, fits) : bin_at(bin).first_of_all(fits);
+    if (!found) continue;
+    if (found->key.size - size < alignment) return to_hole(*found);
     break;
   }
   if (any_size) return std::nullopt;
 
-  const Hole ample{size + alignment, 0, nullptr};
+  const BySize::Key ample{size + alignment, 0};
   const unsigned ample_bin = bin_of(ample.size);
   unsigned bin = used_from(ample_bin);
   if (bin == ample_bin) {
-    if (const auto hole = bin_at(bin).first(ample)) return hole;
+    if (const auto found = bin_at(bin).first(ample)) return to_hole(*found);
     bin = used_from(bin + 1);
   }
   if (bin == kNoBin) return std::nullopt;
-  return bin_at(bin).first_of_all([](std::uint64_t) { return true; });
+  return to_hole(*bin_at(bin).first_of_all([](std::uint64_t) { return true; }));
 }
 
 std::size_t HoleIndex::largest() const {
@@ -90,7 +90,7 @@ std::size_t HoleIndex::largest() const {
   unsigned word = kBins / 64 - 1;
   while (used_bins_[group][word] == 0) --word;
   const unsigned in_word = static_cast<unsigned>(std::bit_width(used_bins_[group][word])) - 1;
-  return bin_at((group << kBinBits) + word * 64 + in_word).last()->size;
+  return bin_at((group << kBinBits) + word * 64 + in_word).last()->key.size;
 }
 
 }  // namespace tensorforge::gpu_memory

@@ -36,12 +36,6 @@ class HoleIndex {
   struct Hole {
     std::size_t size{}, offset{};
     Place* place{};  ///< of the owner; not looked at here
-    /// By size, then offset; two holes are never at one offset.
-    friend bool operator<(const Hole& a, const Hole& b) {
-      return static_cast<bool>(static_cast<unsigned>(a.size < b.size) |
-                               (static_cast<unsigned>(a.size == b.size) & static_cast<unsigned>(a.offset < b.offset)));
-    }
-    friend bool operator==(const Hole& a, const Hole& b) { return a.offset == b.offset && a.size == b.size; }
   };
 
   /// `hole` has at least 1 byte and is not in the index.
@@ -63,12 +57,21 @@ class HoleIndex {
   static constexpr unsigned kNoBin = kGroups << kBinBits;  ///< behind the last
 
   struct BySize {
-    using Key = Hole;
+    struct Key {
+      std::size_t size{}, offset{};
+      /// Two holes are never at one offset.
+      friend bool operator<(const Key& a, const Key& b) {
+        return static_cast<bool>(static_cast<unsigned>(a.size < b.size) | (static_cast<unsigned>(a.size == b.size) &
+                                                                           static_cast<unsigned>(a.offset < b.offset)));
+      }
+      friend bool operator==(const Key& a, const Key& b) { return a.offset == b.offset && a.size == b.size; }
+    };
+    using Value = Place*;
     using Summary = std::uint64_t;  ///< bit k: the middle condition holds for alignment 2^k
-    static Summary of(const Hole&);
+    static Summary of(const Key&, Value);
     static Summary join(Summary a, Summary b) { return a | b; }
   };
-  using Bin = SummaryTree<BySize>;
+  struct alignas(64) Bin : SummaryTree<BySize> {};
   static_assert(sizeof(Bin) == 64);
   static constexpr unsigned kChunkBins = 32;
   struct alignas(64) Chunk {
@@ -76,6 +79,8 @@ class HoleIndex {
   };
   using Used = std::array<std::uint64_t, kBins / 64>;  ///< the bins of a group that hold something
 
+  static BySize::Key key_of(const Hole& hole) { return {hole.size, hole.offset}; }
+  static Hole to_hole(const Bin::Item& item) { return {item.key.size, item.key.offset, item.value}; }
   static unsigned bin_of(std::size_t size);
   /// The first bin from `bin` on that holds something; kNoBin: there is none.
   unsigned used_from(unsigned bin) const;

@@ -10,7 +10,7 @@ namespace tensorforge::gpu_memory {
 static_assert(sizeof(Place) == 32);
 
 // Twice: one hash of multiples of a number is as regular as they are, in some bits.
-bool is_landmark(std::size_t offset) { return absl::HashOf(absl::HashOf(offset)) % 16 == 0; }
+bool is_landmark(std::size_t offset) { return absl::HashOf(absl::HashOf(offset)) % 64 == 0; }
 
 Placement::Placement(std::size_t total) : free_bytes_(total) {
   if (total == 0) return;
@@ -35,6 +35,11 @@ void Placement::set_hole(Place& hole, Extent extent) {
   holes_.insert(key_of(hole));
 }
 
+void Placement::set_vacated(Place& hole, Extent extent) {
+  set_hole(hole, extent);
+  vacated_last_ = Link::to_hole(hole);
+}
+
 Place* Placement::best_fit(std::size_t size, std::size_t alignment) const {
   const auto found = holes_.best_fit(size, alignment);
   return found ? found->place : nullptr;
@@ -46,6 +51,7 @@ void Placement::occupy(Place& place, Extent extent, Place& hole) {
   const Extent padding{hole.offset, extent.offset - hole.offset};
   const Extent rest{extent.end(), hole.end() - extent.end()};
   holes_.erase(key_of(hole));
+  vacated_last_ = {};
   free_bytes_ -= extent.size;
   place.offset = extent.offset;
   place.size = extent.size;
@@ -86,18 +92,34 @@ void Placement::vacate(Place& place) {
   if (before != nullptr) {
     link_ends(place.before, behind != nullptr ? behind->behind : place.behind);
     if (behind != nullptr) hole_places_.give_back(behind);
-    return set_hole(*before, all);
+    return set_vacated(*before, all);
   }
   if (behind != nullptr) {
     link_ends(place.before, place.behind);
-    return set_hole(*behind, all);
+    return set_vacated(*behind, all);
   }
   Place* const hole = hole_places_.make();
   link(Link::to_hole(*hole), place.before, place.behind);
-  set_hole(*hole, all);
+  set_vacated(*hole, all);
+}
+
+Link Placement::containing_near(Link near, std::size_t offset) {
+  constexpr int kMostLinks = 16;
+  for (int links = 0; near && links < kMostLinks; ++links) {
+    const Place& place = *near.place();
+    if (offset < place.offset) {
+      near = place.before;
+    } else if (offset - place.offset >= place.size) {
+      near = place.behind;
+    } else {
+      return near;
+    }
+  }
+  return {};
 }
 
 Link Placement::containing(std::size_t offset) const {
+  if (const Link found = containing_near(vacated_last_, offset)) return found;
   const auto above = landmarks_.upper_bound(offset);
   Link at = above == landmarks_.begin() ? first_ : Link::to_live(*std::prev(above)->second);
   while (at && offset - at.place()->offset >= at.place()->size) at = at.place()->behind;

@@ -46,21 +46,22 @@ struct alignas(32) Place {
   std::size_t end() const { return offset + size; }
 };
 
-/// Whether a live place at this offset is a landmark: one in sixteen, by a hash that differs between processes. It
-/// decides nothing but the time that a look-up takes.
+/// Whether a live place at this offset is a landmark: one in 64, by a hash that differs between processes. It decides
+/// nothing but the time that a look-up takes.
 bool is_landmark(std::size_t offset);
 
 /// Where everything lies in [0, total): the placement core, which knows offsets and sizes only.
 ///
 /// Live places and holes tile the memory, and no two holes touch. All are linked in the order of their offsets, so that
 /// taking bytes of a hole and giving them back look at neighbours and never search; the holes are in a HoleIndex too.
-/// What has to find a place by its offset goes by landmarks, the sixteenth of the live places whose offsets have a
-/// certain hash, in a tree, and from the nearest one on along the links.
+/// What has to find a place by its offset goes by landmarks, the 64th part of the live places whose offsets have a
+/// certain hash, in a tree, and from the nearest one on along the links; or from what was vacated last, if it is near:
+/// who evicts finds the places one by one.
 ///
 /// Live places belong to the caller and stay where they are until vacated; their fields are kept up here.
 ///
 /// Cost: best_fit(), occupy() with a hole, and vacate() are O(log holes of nearly one size); look-ups by offset are
-///       O(log live places) and, expected, up to 32 links.
+///       O(log live places) and, expected, up to 128 links.
 /// Threads: none.
 class Placement {
  public:
@@ -91,11 +92,15 @@ class Placement {
   /// Puts `piece` into the order between two that are neighbours.
   void link(Link piece, Link before, Link behind);
   void link_ends(Link before, Link behind);
+  /// containing(), by a few links from `near`; none: it is farther away.
+  static Link containing_near(Link near, std::size_t offset);
   void set_hole(Place& hole, Extent extent);
+  void set_vacated(Place& hole, Extent extent);
 
   HoleIndex holes_;
   Slab<Place> hole_places_;
   Link first_, last_;
+  Link vacated_last_;  ///< the hole that vacate() made, while nothing else has changed
   std::size_t free_bytes_{};
   absl::btree_map<std::size_t, Place*> landmarks_;  ///< by offset
 };

@@ -219,12 +219,11 @@ std::size_t Pool::cached_bytes(std::int32_t max_priority) const {
 }
 
 std::optional<CachedBlock> Pool::next_cached(const std::optional<CachedBlock>& after, std::int32_t max_priority) const {
-  CachedBlock from;
-  if (after) {
-    from.last_accessed = after->last_accessed;
-    from.offset = after->offset + 1;
-  }
-  return cached_.first(from, [max_priority](std::int32_t lowest) { return lowest <= max_priority; });
+  Lru::Key from;
+  if (after) from = {after->last_accessed, after->offset + 1};
+  const auto found = cached_.first(from, [max_priority](std::int32_t lowest) { return lowest <= max_priority; });
+  if (!found) return std::nullopt;
+  return CachedBlock{found->key.last_accessed, found->key.offset, found->value.priority, found->value.block};
 }
 
 bool Pool::fits_without_cached(std::size_t size, std::size_t alignment) const {
@@ -359,7 +358,7 @@ void Pool::index(Block& block) {
   digest_ += block.digest;
   bytes(block.status) += block.size;
   if (block.status != BlockStatus::Cached) return;
-  cached_.insert(cached_nodes_, to_cached_block(block));
+  cached_.insert(cached_nodes_, {block.last_accessed, block.offset}, {block.priority, &block});
   cached_bytes_[block.priority] += block.size;
 }
 
@@ -367,7 +366,7 @@ void Pool::unindex(Block& block) {
   digest_ -= block.digest;
   bytes(block.status) -= block.size;
   if (block.status != BlockStatus::Cached) return;
-  cached_.erase(cached_nodes_, to_cached_block(block));
+  cached_.erase(cached_nodes_, {block.last_accessed, block.offset});
   const auto by_priority = cached_bytes_.find(block.priority);
   by_priority->second -= block.size;
   if (by_priority->second == 0) cached_bytes_.erase(by_priority);

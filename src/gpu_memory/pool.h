@@ -145,9 +145,17 @@ class Pool {
 
  private:
   struct Lru {
-    using Key = CachedBlock;
+    struct Key {
+      std::uint64_t last_accessed{};
+      std::size_t offset{};
+      friend auto operator<=>(const Key&, const Key&) = default;
+    };
+    struct Value {
+      std::int32_t priority{};
+      const Block* block{};
+    };
     using Summary = std::int32_t;  ///< the lowest priority
-    static Summary of(const Key& block) { return block.priority; }
+    static Summary of(const Key&, const Value& block) { return block.priority; }
     static Summary join(Summary a, Summary b) { return a < b ? a : b; }
   };
 

@@ -107,12 +107,16 @@ TEST(FreeSpaceProperty, FindsTheBestFitOfAScan) {
 
 struct LowestRest {
   using Key = std::uint64_t;
+  using Value = std::uint64_t;
   using Summary = std::uint64_t;
-  static Summary of(Key key) { return key % 1000; }
+  static Summary of(Key /*key*/, Value rest) { return rest; }
   static Summary join(Summary a, Summary b) { return std::min(a, b); }
 };
 
+using TreeItem = std::optional<SummaryTree<LowestRest>::Item>;
+
 TEST(SummaryTreeProperty, AgreesWithASetWhileItGrowsAndShrinks) {
+  const auto item = [](std::uint64_t key) { return TreeItem({key, key % 1000}); };
   for (std::uint32_t seed = 1; seed <= 12; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     std::mt19937 random(seed);
@@ -124,7 +128,7 @@ TEST(SummaryTreeProperty, AgreesWithASetWhileItGrowsAndShrinks) {
       const bool grows = (step / 3'000) % 2 == 0;
       const std::uint64_t key = ascending && grows ? step : random() % 20'000;
       if (grows ? random() % 8 != 0 : random() % 8 == 0) {
-        if (set.insert(key).second) tree.insert(nodes, key);
+        if (set.insert(key).second) tree.insert(nodes, key, key % 1000);
       } else if (!set.empty()) {
         const auto victim = grows || random() % 2 == 0 ? set.lower_bound(key) : set.begin();
         if (victim == set.end()) {
@@ -135,15 +139,15 @@ TEST(SummaryTreeProperty, AgreesWithASetWhileItGrowsAndShrinks) {
         }
       }
       ASSERT_EQ(tree.size(), set.size());
-      ASSERT_EQ(tree.last(), set.empty() ? std::nullopt : std::optional(*set.rbegin()));
+      ASSERT_EQ(tree.last(), set.empty() ? std::nullopt : item(*set.rbegin()));
       const std::uint64_t from = random() % 20'000, most = random() % 1'000 / (1 + random() % 50);
       const auto want =
           std::find_if(set.lower_bound(from), set.end(), [&](std::uint64_t k) { return k % 1000 <= most; });
       ASSERT_EQ(tree.first(from, [&](std::uint64_t lowest) { return lowest <= most; }),
-                want == set.end() ? std::nullopt : std::optional(*want));
+                want == set.end() ? std::nullopt : item(*want));
       const auto lowest = std::find_if(set.begin(), set.end(), [&](std::uint64_t k) { return k % 1000 <= most; });
       ASSERT_EQ(tree.first_of_all([&](std::uint64_t rest) { return rest <= most; }),
-                lowest == set.end() ? std::nullopt : std::optional(*lowest));
+                lowest == set.end() ? std::nullopt : item(*lowest));
     }
     while (!set.empty()) {
       ASSERT_TRUE(tree.erase(nodes, *set.begin()));
