@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include <fmt/format.h>
@@ -38,7 +39,11 @@ Result<const Block*> find_block(const State& state, const BlockCommand& command)
                     block_name(command.device_id, command.block_id)));
   }
   if (const auto id = parse_entity_id(kBlockIdPrefix, command.block_id)) {
-    if (const Block* const block = (*pool)->find(*id)) return block;
+    if (const Block* const block = (*pool)->find(*id)) {
+      // Until apply() there is time for all of that to be brought at once.
+      if constexpr (std::is_same_v<BlockCommand, FreeBlock>) (*pool)->prefetch_around(*block);
+      return block;
+    }
   }
   return absl::NotFoundError(fmt::format("{} is unknown", block_name(command.device_id, command.block_id)));
 }
@@ -125,7 +130,7 @@ Result<Events> decide_one(const State& state, const Allocate& command, const Con
   }
   BlockAllocated event{command.device_id, request, {context.incarnation, state.next_block_number()}, 0, actual_size, {},
                        context.now};
-  if (const Place* const hole = pool.placement().best_fit(actual_size, request.alignment)) {
+  if (const auto hole = pool.placement().best_fit(actual_size, request.alignment)) {
     event.offset = align_up(hole->offset, request.alignment);
     return Events{std::move(event)};
   }

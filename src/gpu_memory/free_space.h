@@ -8,13 +8,6 @@
 
 namespace tensorforge::gpu_memory {
 
-/// The bytes [offset, offset + size).
-struct Extent {
-  std::size_t offset{}, size{};
-  std::size_t end() const { return offset + size; }
-  bool operator==(const Extent&) const = default;
-};
-
 /// A set of bytes of [0, 2^64) as its maximal runs, the holes, with the exact best fit under alignment.
 ///
 /// Cost: every call is O(log holes), but for bytes() and count(), which are O(1).

@@ -13,6 +13,13 @@ namespace tensorforge::gpu_memory {
 
 struct Place;
 
+/// The bytes [offset, offset + size).
+struct Extent {
+  std::size_t offset{}, size{};
+  std::size_t end() const { return offset + size; }
+  bool operator==(const Extent&) const = default;
+};
+
 /// Holes (runs of free bytes) by size and offset, with the exact best fit under alignment.
 ///
 /// A request is a power-of-two alignment A and a size S that is a multiple of A. A hole of h bytes at offset o holds
@@ -36,6 +43,7 @@ class HoleIndex {
   struct Hole {
     std::size_t size{}, offset{};
     Place* place{};  ///< of the owner; not looked at here
+    Extent extent() const { return {offset, size}; }
   };
 
   /// `hole` has at least 1 byte and is not in the index.

@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "absl/hash/hash.h"
+#include "platform/prefetch.h"
 
 namespace tensorforge::gpu_memory {
 
@@ -32,7 +33,7 @@ void Placement::link(Link piece, Link before, Link behind) {
 void Placement::set_hole(Place& hole, Extent extent) {
   hole.offset = extent.offset;
   hole.size = extent.size;
-  holes_.insert(key_of(hole));
+  holes_.insert(to_hole(hole));
 }
 
 void Placement::set_vacated(Place& hole, Extent extent) {
@@ -40,18 +41,25 @@ void Placement::set_vacated(Place& hole, Extent extent) {
   vacated_last_ = Link::to_hole(hole);
 }
 
-Place* Placement::best_fit(std::size_t size, std::size_t alignment) const {
-  const auto found = holes_.best_fit(size, alignment);
-  return found ? found->place : nullptr;
+std::optional<Placement::Hole> Placement::best_fit(std::size_t size, std::size_t alignment) const {
+  if (found_last_.hole.place == nullptr || found_last_.size != size || found_last_.alignment != alignment) {
+    const std::optional<Hole> found = holes_.best_fit(size, alignment);
+    if (!found) return std::nullopt;
+    prefetch_object(found->place);
+    found_last_ = {size, alignment, *found};
+  }
+  return found_last_.hole;
 }
 
-void Placement::occupy(Place& place, Extent extent, Place& hole) {
-  assert((hole.before ? hole.before.place()->behind : first_) == Link::to_hole(hole));
-  assert(extent.size > 0 && hole.offset <= extent.offset && extent.end() - 1 <= hole.end() - 1);
+void Placement::occupy(Place& place, Extent extent, const Hole& hole) {
+  assert(hole.place->extent() == hole.extent());
+  assert((hole.place->before ? hole.place->before.place()->behind : first_) == Link::to_hole(*hole.place));
+  assert(extent.size > 0 && hole.offset <= extent.offset && extent.end() - 1 <= hole.extent().end() - 1);
   const Extent padding{hole.offset, extent.offset - hole.offset};
-  const Extent rest{extent.end(), hole.end() - extent.end()};
-  holes_.erase(key_of(hole));
-  vacated_last_ = {};
+  const Extent rest{extent.end(), hole.extent().end() - extent.end()};
+  Place& taken = *hole.place;
+  holes_.erase(hole);
+  forget_last();
   free_bytes_ -= extent.size;
   place.offset = extent.offset;
   place.size = extent.size;
@@ -59,39 +67,40 @@ void Placement::occupy(Place& place, Extent extent, Place& hole) {
 
   const Link live = Link::to_live(place);
   if (padding.size > 0) {
-    link(live, Link::to_hole(hole), hole.behind);
-    set_hole(hole, padding);
+    link(live, Link::to_hole(taken), taken.behind);
+    set_hole(taken, padding);
     if (rest.size == 0) return;
     Place* const behind = hole_places_.make();
     link(Link::to_hole(*behind), live, place.behind);
     set_hole(*behind, rest);
   } else if (rest.size > 0) {
-    link(live, hole.before, Link::to_hole(hole));
-    set_hole(hole, rest);
+    link(live, taken.before, Link::to_hole(taken));
+    set_hole(taken, rest);
   } else {
-    link(live, hole.before, hole.behind);
-    hole_places_.give_back(&hole);
+    link(live, taken.before, taken.behind);
+    hole_places_.destroy(&taken);
   }
 }
 
 void Placement::vacate(Place& place) {
   assert((place.before ? place.before.place()->behind : first_) == Link::to_live(place));
+  forget_last();
   free_bytes_ += place.size;
   if (is_landmark(place.offset)) landmarks_.erase(place.offset);
   Place* const before = place.before.hole();
   Place* const behind = place.behind.hole();
   Extent all = place.extent();
   if (before != nullptr) {
-    holes_.erase(key_of(*before));
+    holes_.erase(to_hole(*before));
     all = {before->offset, before->size + all.size};
   }
   if (behind != nullptr) {
-    holes_.erase(key_of(*behind));
+    holes_.erase(to_hole(*behind));
     all.size += behind->size;
   }
   if (before != nullptr) {
     link_ends(place.before, behind != nullptr ? behind->behind : place.behind);
-    if (behind != nullptr) hole_places_.give_back(behind);
+    if (behind != nullptr) hole_places_.destroy(behind);
     return set_vacated(*before, all);
   }
   if (behind != nullptr) {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "absl/container/btree_map.h"
 #include "gpu_memory/free_space.h"
@@ -70,11 +71,16 @@ class Placement {
   Placement(const Placement&) = delete;
   Placement& operator=(const Placement&) = delete;
 
-  /// The smallest hole in which `size` bytes fit at a multiple of `alignment`, the lower of two equally small ones;
-  /// nullptr: there is none. `alignment` is a power of two, and `size` a multiple of it and not 0.
-  Place* best_fit(std::size_t size, std::size_t alignment) const;
+  using Hole = HoleIndex::Hole;
+  static Hole to_hole(Place& hole) { return {hole.size, hole.offset, &hole}; }
+
+  /// The smallest hole in which `size` bytes fit at a multiple of `alignment`, the lower of two equally small ones.
+  /// `alignment` is a power of two, and `size` a multiple of it and not 0. The place of the hole is not looked at, but
+  /// the memory is asked for it.
+  std::optional<Hole> best_fit(std::size_t size, std::size_t alignment) const;
   /// Makes `place` the live place of `extent`, which is not empty and lies in `hole`.
-  void occupy(Place& place, Extent extent, Place& hole);
+  void occupy(Place& place, Extent extent, const Hole& hole);
+  void occupy(Place& place, Extent extent, Place& hole) { occupy(place, extent, to_hole(hole)); }
   /// Makes the bytes of a live place free: they become one hole with the holes that they touch.
   void vacate(Place& place);
 
@@ -88,7 +94,6 @@ class Placement {
   std::size_t hole_count() const { return holes_.count(); }
 
  private:
-  static HoleIndex::Hole key_of(Place& hole) { return {hole.size, hole.offset, &hole}; }
   /// Puts `piece` into the order between two that are neighbours.
   void link(Link piece, Link before, Link behind);
   void link_ends(Link before, Link behind);
@@ -96,11 +101,21 @@ class Placement {
   static Link containing_near(Link near, std::size_t offset);
   void set_hole(Place& hole, Extent extent);
   void set_vacated(Place& hole, Extent extent);
+  void forget_last() {
+    vacated_last_ = {};
+    found_last_.hole.place = nullptr;
+  }
 
   HoleIndex holes_;
   Slab<Place> hole_places_;
   Link first_, last_;
-  Link vacated_last_;  ///< the hole that vacate() made, while nothing else has changed
+  // Until the next change:
+  Link vacated_last_;  ///< the hole that vacate() made
+  struct Found {
+    std::size_t size{}, alignment{};  ///< what best_fit() was asked for: who decides asks, and who applies asks again
+    Hole hole;                        ///< without a place: nothing was found
+  };
+  mutable Found found_last_;
   std::size_t free_bytes_{};
   absl::btree_map<std::size_t, Place*> landmarks_;  ///< by offset
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <charconv>
+#include <memory>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -113,6 +114,12 @@ CachedBlock to_cached_block(const Block& block) { return {block.last_accessed, b
 Pool::Pool(GpuDevice device)
     : device_(std::move(device)), digest_(device_digest(device_)), placement_(device_.total_memory) {}
 
+Pool::~Pool() {  // a slab does not know which of its objects are in use
+  for (const Block* block = first_live(); block != nullptr; block = next_live(*block)) {
+    if (block->tensor_before == nullptr) std::destroy_at(block->tensor);
+  }
+}
+
 PoolStats Pool::stats() const {
   PoolStats stats;
   stats.total_bytes = device_.total_memory;
@@ -134,9 +141,23 @@ void Pool::prefetch(PrefetchStep step, EntityId id) const {
   const Block* const block = by_id_.likely(id);
   if (block == nullptr) return;
   if (step == PrefetchStep::Entity) return prefetch_object(block);
-  prefetch_object(block->before.place());
-  prefetch_object(block->behind.place());
-  prefetch_object(block->tensor);
+  if (step == PrefetchStep::Related) prefetch_around(*block);
+}
+
+void Pool::prefetch_around(const Block& block) const {
+  prefetch_object(&block);  // the second line of it
+  prefetch_object(block.before.place());
+  prefetch_object(block.behind.place());
+  prefetch_object(block.tensor);
+  by_tensor_id_.prefetch_hash(block.tensor_hash);  // it goes with its last block
+}
+
+void Pool::prefetch(PrefetchStep step, std::string_view tensor_id) const {
+  if (step == PrefetchStep::Index) return by_tensor_id_.prefetch(tensor_id);
+  const Tensor* const tensor = by_tensor_id_.likely(tensor_id);
+  if (tensor == nullptr) return;
+  if (step == PrefetchStep::Entity) return prefetch_object(tensor);
+  if (step == PrefetchStep::Related) prefetch_bytes(&tensor->first->tensor_before, 1);
 }
 
 Block& Pool::mutable_at(EntityId id) const {
@@ -188,18 +209,17 @@ std::vector<MemoryBlock> Pool::blocks(std::size_t from_offset, std::size_t limit
 std::vector<MemoryBlock> Pool::blocks_for_tensor(std::string_view tensor_id, std::size_t from_offset,
                                                  std::size_t limit) const {
   std::vector<MemoryBlock> out;
-  const auto found = tensors_.find(std::string(tensor_id));
-  if (found == tensors_.end()) return out;
-  const TensorBlocks& tensor = found->second;
-  if (tensor.by_offset != nullptr) {
-    for (auto at = tensor.by_offset->lower_bound(from_offset); at != tensor.by_offset->end() && out.size() < limit;
+  const Tensor* const tensor = by_tensor_id_.find(tensor_id);
+  if (tensor == nullptr) return out;
+  if (tensor->by_offset != nullptr) {
+    for (auto at = tensor->by_offset->lower_bound(from_offset); at != tensor->by_offset->end() && out.size() < limit;
          ++at) {
       out.push_back(to_memory_block(*at->second));
     }
     return out;
   }
   std::vector<const Block*> blocks;
-  for (const Block* block = tensor.first; block != nullptr; block = block->tensor_behind) {
+  for (const Block* block = tensor->first; block != nullptr; block = block->tensor_behind) {
     if (block->offset >= from_offset) blocks.push_back(block);
   }
   std::sort(blocks.begin(), blocks.end(), [](const Block* a, const Block* b) { return a->offset < b->offset; });
@@ -228,7 +248,7 @@ std::optional<CachedBlock> Pool::next_cached(const std::optional<CachedBlock>& a
 
 bool Pool::fits_without_cached(std::size_t size, std::size_t alignment) const {
   if (reclaimable_) return reclaimable_->best_fit(size, alignment).has_value();
-  return placement_.best_fit(size, alignment) != nullptr;
+  return placement_.best_fit(size, alignment).has_value();
 }
 
 void Pool::insert(const LiveBlock& live) {
@@ -242,7 +262,7 @@ void Pool::insert(const LiveBlock& live) {
   block.last_accessed = live.last_accessed;
   block.alignment = live.alignment;
   occupy(block, {live.offset, live.size});
-  join_tensor(block, *tensors_.try_emplace(live.tensor_id).first);
+  join_tensor(block, tensor_of(live.tensor_id));
   by_id_.insert(block);
   index(block);
 }
@@ -253,35 +273,47 @@ void Pool::erase(EntityId id) {
   unindex(block);
   by_id_.erase(block);
   leave_tensor(block);
-  if (block.tensor->second.count == 0) tensors_.erase(block.tensor->first);
+  if (Tensor* const tensor = block.tensor; tensor->count == 0) {
+    by_tensor_id_.erase(*tensor);
+    tensors_.destroy(tensor);
+  }
   vacate(block);
-  blocks_.give_back(&block);
+  blocks_.destroy(&block);
 }
 
-void Pool::join_tensor(Block& block, Tensors::value_type& tensor) {
+Tensor& Pool::tensor_of(std::string_view tensor_id) {
+  if (Tensor* const known = by_tensor_id_.find(tensor_id)) return *known;
+  Tensor& made = *tensors_.make();
+  made.id = tensor_id;
+  made.hash = ByTensorId::hash_of(tensor_id);
+  by_tensor_id_.insert(made);
+  return made;
+}
+
+void Pool::join_tensor(Block& block, Tensor& tensor) {
   block.tensor = &tensor;
-  TensorBlocks& blocks = tensor.second;
+  block.tensor_hash = tensor.hash;
   block.tensor_before = nullptr;
-  block.tensor_behind = blocks.first;
-  if (blocks.first != nullptr) blocks.first->tensor_before = &block;
-  blocks.first = &block;
-  ++blocks.count;
-  if (blocks.by_offset != nullptr) {
-    blocks.by_offset->emplace(block.offset, &block);
-  } else if (blocks.count > kLongestChain) {
-    blocks.by_offset = std::make_unique<absl::btree_map<std::size_t, Block*>>();
-    for (Block* at = blocks.first; at != nullptr; at = at->tensor_behind) blocks.by_offset->emplace(at->offset, at);
+  block.tensor_behind = tensor.first;
+  if (tensor.first != nullptr) tensor.first->tensor_before = &block;
+  tensor.first = &block;
+  ++tensor.count;
+  if (tensor.by_offset != nullptr) {
+    tensor.by_offset->emplace(block.offset, &block);
+  } else if (tensor.count > kLongestChain) {
+    tensor.by_offset = std::make_unique<absl::btree_map<std::size_t, Block*>>();
+    for (Block* at = tensor.first; at != nullptr; at = at->tensor_behind) tensor.by_offset->emplace(at->offset, at);
   }
 }
 
 void Pool::leave_tensor(Block& block) {
-  TensorBlocks& blocks = block.tensor->second;
-  (block.tensor_before == nullptr ? blocks.first : block.tensor_before->tensor_behind) = block.tensor_behind;
+  Tensor& tensor = *block.tensor;
+  (block.tensor_before == nullptr ? tensor.first : block.tensor_before->tensor_behind) = block.tensor_behind;
   if (block.tensor_behind != nullptr) block.tensor_behind->tensor_before = block.tensor_before;
-  --blocks.count;
-  if (blocks.by_offset == nullptr) return;
-  blocks.by_offset->erase(block.offset);
-  if (blocks.count < kLongestChain / 2) blocks.by_offset.reset();
+  --tensor.count;
+  if (tensor.by_offset == nullptr) return;
+  tensor.by_offset->erase(block.offset);
+  if (tensor.count < kLongestChain / 2) tensor.by_offset.reset();
 }
 
 void Pool::set_status(EntityId id, BlockStatus status) {
@@ -319,18 +351,20 @@ void Pool::move(EntityId id, std::size_t to) {
 
 // An event says where, and not in which hole; most are placed where a best fit would be, or, when a pool is filled or
 // restored, behind all others. A log may have been written by another strategy: then the hole is searched.
-Place& Pool::hole_for(Extent extent, std::size_t alignment) const {
-  const auto has_it = [extent](const Place* hole) {
-    return hole != nullptr && hole->offset <= extent.offset && extent.offset - hole->offset < hole->size &&
-           extent.size <= hole->end() - extent.offset;
+Placement::Hole Pool::hole_for(Extent extent, std::size_t alignment) const {
+  const auto is_in = [extent](Extent hole) {
+    return hole.offset <= extent.offset && extent.offset - hole.offset < hole.size &&
+           extent.size <= hole.end() - extent.offset;
   };
-  if (Place* const hole = placement_.last().hole(); has_it(hole)) return *hole;
+  if (Place* const last = placement_.last().hole(); last != nullptr && is_in(last->extent())) {
+    return Placement::to_hole(*last);
+  }
   if (is_power_of_two(alignment) && extent.size % alignment == 0) {
-    if (Place* const hole = placement_.best_fit(extent.size, alignment); has_it(hole)) return *hole;
+    if (const auto best = placement_.best_fit(extent.size, alignment); best && is_in(best->extent())) return *best;
   }
   Place* const hole = placement_.containing(extent.offset).hole();
-  assert(has_it(hole));
-  return *hole;
+  assert(hole != nullptr && is_in(hole->extent()));
+  return Placement::to_hole(*hole);
 }
 
 void Pool::occupy(Block& block, Extent extent) {

@@ -15,7 +15,6 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
-#include "absl/container/node_hash_map.h"
 #include "absl/hash/hash.h"
 #include "gpu_memory/free_space.h"
 #include "gpu_memory/gpu_memory.h"
@@ -25,7 +24,6 @@
 #include "gpu_memory/summary_tree.h"
 #include "platform/digest.h"
 #include "platform/entity_id.h"
-#include "platform/huge_pages.h"
 #include "platform/prefetch.h"
 #include "platform/sharded_index.h"
 
@@ -33,34 +31,32 @@ namespace tensorforge::gpu_memory {
 
 struct Block;
 
-/// The blocks of one tensor: up to 1,024 in a chain without order, which costs nothing to keep; more are in a tree too,
-/// so that a page of them is found without looking at all.
-struct TensorBlocks {
+/// A tensor that has blocks: up to 1,024 of them in a chain without order, which costs nothing to keep; more are in a
+/// tree too, so that a page of them is found without looking at all. It fills a cache line, and never lies in two.
+struct alignas(64) Tensor {
+  std::string id;
+  std::size_t hash{};  ///< of the id
   Block* first{};
   std::size_t count{};
   std::unique_ptr<absl::btree_map<std::size_t, Block*>> by_offset;  ///< nullptr: the chain is short
 };
-struct HashText {
-  using is_transparent = void;
-  std::size_t operator()(std::string_view text) const { return absl::Hash<std::string_view>()(text); }
-};
-using Tensors = absl::node_hash_map<std::string, TensorBlocks, HashText, std::equal_to<>,
-                                    HugePageAllocator<std::pair<const std::string, TensorBlocks>>>;
+static_assert(sizeof(Tensor) == 64);
 
 /// A live block: Allocated, Pinned or Cached. Its fields belong to the Pool, its Place to the Placement in that. It
 /// fills two cache lines, and never lies in three.
 struct alignas(64) Block : Place {
   EntityId id;
+  Tensor* tensor{};
+  std::size_t tensor_hash{};  ///< as the tensor has it: who frees a block need not wait for that
   BlockStatus status{};
   std::int32_t priority{};
   std::uint64_t allocated_at{}, last_accessed{};
   std::size_t alignment{1};
-  Tensors::value_type* tensor{};
   Block* tensor_before{};
   Block* tensor_behind{};
   Digest digest;
 
-  const std::string& tensor_id() const { return tensor->first; }
+  const std::string& tensor_id() const { return tensor->id; }
 };
 static_assert(sizeof(Block) == 128);
 MemoryBlock to_memory_block(const Block&);
@@ -96,6 +92,9 @@ CachedBlock to_cached_block(const Block&);
 class Pool {
  public:
   explicit Pool(GpuDevice device);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
 
   const GpuDevice& device() const { return device_; }
   PoolStats stats() const;
@@ -120,6 +119,10 @@ class Pool {
 
   /// For a look at this block, or a change.
   void prefetch(PrefetchStep, EntityId) const;
+  /// For what freeing this block looks at.
+  void prefetch_around(const Block&) const;
+  /// For an allocation for this tensor.
+  void prefetch(PrefetchStep, std::string_view tensor_id) const;
   const Placement& placement() const { return placement_; }
   /// Whether the request would fit if all Cached blocks went: best_fit() over the bytes of Free and Cached blocks.
   bool fits_without_cached(std::size_t size, std::size_t alignment) const;
@@ -165,13 +168,21 @@ class Pool {
     static std::size_t hash_of(Key id) { return std::hash<EntityId>()(id); }
   };
 
+  struct ByTensorId {
+    using Key = std::string_view;
+    static Key key_of(const Tensor& tensor) { return tensor.id; }
+    static std::size_t hash_of(Key id) { return absl::HashOf(id); }
+    static std::size_t hash_of(const Tensor& tensor) { return tensor.hash; }
+  };
+
   Block& mutable_at(EntityId) const;
   void index(Block&);
   void unindex(Block&);
-  Place& hole_for(Extent, std::size_t alignment) const;
+  Placement::Hole hole_for(Extent, std::size_t alignment) const;
   void occupy(Block&, Extent);
   void vacate(Block&);
-  void join_tensor(Block&, Tensors::value_type&);
+  Tensor& tensor_of(std::string_view tensor_id);
+  void join_tensor(Block&, Tensor&);
   void leave_tensor(Block&);
   void track_reclaimable();
   /// A change at `offset` can make blocks move that lie behind it, and no others.
@@ -183,7 +194,8 @@ class Pool {
   Digest digest_;
   Slab<Block> blocks_;
   ShardedIndex<Block, ById> by_id_;
-  Tensors tensors_;
+  Slab<Tensor> tensors_;
+  ShardedIndex<Tensor, ByTensorId> by_tensor_id_;
   std::array<std::size_t, 4> bytes_{};  ///< of the live blocks, by status
 
   Placement placement_;

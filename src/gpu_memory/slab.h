@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
-#include <type_traits>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -12,22 +12,22 @@
 
 namespace tensorforge::gpu_memory {
 
-/// Memory for objects of one kind that come and go: each stays where it is, and one that was given back is the next
-/// to be handed out. It grows by half, by a huge page at the most, and shrinks only when it ends.
+/// Memory for objects of one kind that come and go: each stays where it is, and the memory of one that was destroyed is
+/// the next to be handed out. It grows by half, by a huge page at the most, and shrinks only when it ends. Those that
+/// need a destructor are to be destroyed before.
 ///
 /// Threads: none.
 template <class T>
 class Slab {
-  static_assert(std::is_trivially_destructible_v<T>);
-
  public:
   template <class... Arguments>
   T* make(Arguments&&... arguments) {
     return std::construct_at(reinterpret_cast<T*>(take_cell()), std::forward<Arguments>(arguments)...);
   }
-  void give_back(T* object) {
-    auto* const cell = reinterpret_cast<Cell*>(object);
-    std::construct_at(cell)->next = free_;
+  void destroy(T* object) {
+    std::destroy_at(object);
+    auto* const cell = ::new (static_cast<void*>(object)) Cell;  // without (): all of it would be zeroed
+    cell->next = free_;
     free_ = cell;
   }
 

@@ -55,6 +55,12 @@ void State::prefetch(PrefetchStep step, std::string_view device_id, EntityId blo
   if (found != nullptr) found->prefetch(step, block);
 }
 
+void State::prefetch(PrefetchStep step, std::string_view device_id, const AllocationRequest& request) const {
+  if (step == PrefetchStep::Further) return;  // nothing is there
+  const Pool* const found = pool(device_id);
+  if (found != nullptr) found->prefetch(step, request.tensor_id);
+}
+
 std::vector<MemoryBlock> State::blocks(std::string_view device_id, std::size_t from_offset, std::size_t limit) const {
   const Pool* const found = pool(device_id);
   return found == nullptr ? std::vector<MemoryBlock>() : found->blocks(from_offset, limit);

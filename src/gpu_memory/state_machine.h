@@ -182,6 +182,8 @@ class State {
   /// For a look at this block, or a change.
   void prefetch(PrefetchStep, std::string_view device_id, std::string_view block_id) const;
   void prefetch(PrefetchStep, std::string_view device_id, EntityId block) const;
+  /// For an allocation.
+  void prefetch(PrefetchStep, std::string_view device_id, const AllocationRequest&) const;
   std::size_t pool_count() const;
   std::size_t live_block_count() const;
   /// Sum of the hashes of all pools and live blocks; O(1).

@@ -186,8 +186,8 @@ class SummaryTree {
  public:
   class Nodes {
     friend SummaryTree;
-    void give_back(Leaf* leaf) { leaves.give_back(leaf); }
-    void give_back(Inner* inner) { inners.give_back(inner); }
+    void give_back(Leaf* leaf) { leaves.destroy(leaf); }
+    void give_back(Inner* inner) { inners.destroy(inner); }
     Slab<Leaf> leaves;
     Slab<Inner> inners;
   };

@@ -20,6 +20,7 @@ namespace tensorforge {
 ///   Key                        comparable by ==
 ///   key_of(const Entity&) -> Key
 ///   hash_of(const Key&) -> std::size_t, of which all bits count
+///   hash_of(const Entity&), where the entity keeps it
 ///
 /// Cost: O(1), but for an insert that makes a shard grow, O(size / 8).
 /// Threads: none.
@@ -29,24 +30,26 @@ class ShardedIndex {
   using Key = typename Traits::Key;
 
   /// nullptr: there is none.
-  Entity* find(const Key& key) const { return look_up(Sought{Traits::hash_of(key), key}); }
+  Entity* find(const Key& key) const {
+    const std::size_t hash = Traits::hash_of(key);
+    prefetch_hash(hash);  // or the table would ask for the place only after waiting for its control bytes
+    return look_up(Sought{hash, key});
+  }
   /// The same for who only wants it to be brought: it may be another one, and is not looked at.
   Entity* likely(const Key& key) const { return look_up(OfHash{Traits::hash_of(key)}); }
-  void prefetch(const Key& key) const {
-    const ToPrefetch sought{Traits::hash_of(key)};
-    shard_of(sought.hash).prefetch(sought);
-  }
+  void prefetch(const Key& key) const { prefetch_hash(Traits::hash_of(key)); }
+  void prefetch_hash(std::size_t hash) const { shard_of(hash).prefetch(ToPrefetch{hash}); }
 
   /// None with its key is there. It must keep that key until it is erased.
   void insert(Entity& entity) {
-    const std::size_t hash = Traits::hash_of(Traits::key_of(entity));
+    const std::size_t hash = hash_of(entity);
     [[maybe_unused]] const bool is_new = shards_[number_of(hash)].insert({hash, &entity}).second;
     assert(is_new);
     ++size_;
   }
   /// It is there.
   void erase(Entity& entity) {
-    const std::size_t hash = Traits::hash_of(Traits::key_of(entity));
+    const std::size_t hash = hash_of(entity);
     [[maybe_unused]] const std::size_t erased = shards_[number_of(hash)].erase(Slot{hash, &entity});
     assert(erased == 1);
     --size_;
@@ -86,6 +89,14 @@ class ShardedIndex {
     bool operator()(const Slot& slot, const OfHash& sought) const { return slot.hash == sought.hash; }
   };
   using Shard = absl::flat_hash_set<Slot, Hash, Same, HugePageAllocator<Slot>>;
+
+  static std::size_t hash_of(const Entity& entity) {
+    if constexpr (requires { Traits::hash_of(entity); }) {
+      return Traits::hash_of(entity);
+    } else {
+      return Traits::hash_of(Traits::key_of(entity));
+    }
+  }
 
   static constexpr std::size_t kShards = 8;
   /// By the highest bits: the table of a shard goes by the others.

@@ -24,6 +24,8 @@ struct Prefetch {
       state.registry.prefetch(step, change.validation.model_id, change.validation.version);
     } else if constexpr (requires { change.model_id, change.version.major; }) {
       state.registry.prefetch(step, change.model_id, change.version);
+    } else if constexpr (requires { change.device_id, change.request.tensor_id; }) {
+      state.gpu_memory.prefetch(step, change.device_id, change.request);
     } else if constexpr (requires { change.device_id, change.block_id; }) {
       state.gpu_memory.prefetch(step, change.device_id, change.block_id);
     } else if constexpr (requires { change.device_id, change.block; }) {

@@ -45,12 +45,16 @@ class Model {
   }
 
   bool allocate(std::size_t size, std::size_t alignment) {
-    Place* const hole = placement_.best_fit(size, alignment);
     const std::optional<Extent> want = best_fit_by_scan(holes_by_size(), size, alignment);
-    EXPECT_EQ(hole == nullptr ? std::nullopt : std::optional(hole->extent()), want) << size << " at " << alignment;
+    for (const auto& hole : {placement_.best_fit(size, alignment), placement_.best_fit(size, alignment)}) {
+      EXPECT_EQ(hole ? std::optional(hole->extent()) : std::nullopt, want) << size << " at " << alignment;
+      if (hole) {
+        EXPECT_EQ(hole->extent(), hole->place->extent());
+      }
+    }
     if (!want) return false;
     const std::size_t offset = *aligned_place(*want, size, alignment);
-    occupy({offset, size}, *hole);
+    occupy({offset, size}, *placement_.best_fit(size, alignment)->place);
     return true;
   }
   void occupy(Extent extent, Place& hole) {
@@ -140,7 +144,7 @@ class Model {
 TEST(Placement, OfNothingHasNoHole) {
   const Model model(0);
   model.compare();
-  EXPECT_EQ(model.placement().best_fit(1, 1), nullptr);
+  EXPECT_FALSE(model.placement().best_fit(1, 1));
   EXPECT_FALSE(model.placement().containing(0));
 }
 
@@ -153,13 +157,27 @@ TEST(Placement, SplitsAHoleAndMergesWhatTouches) {
   placement.occupy(c, {60, 40}, *placement.last().hole());
   EXPECT_EQ(placement.hole_count(), 0U);
   EXPECT_EQ(placement.largest_hole(), 0U);
-  EXPECT_EQ(placement.best_fit(1, 1), nullptr);
+  EXPECT_FALSE(placement.best_fit(1, 1));
   placement.vacate(a);
   placement.vacate(c);
   EXPECT_EQ(placement.hole_count(), 2U);
   placement.vacate(b);
   EXPECT_EQ(placement.first(), placement.last());
   EXPECT_EQ(placement.first().hole()->extent(), (Extent{0, 100}));
+}
+
+TEST(Placement, SearchesAgainAfterAChange) {
+  Placement placement(100);
+  Place low, middle, high;
+  placement.occupy(low, {0, 20}, *placement.first().hole());
+  placement.occupy(middle, {20, 20}, *placement.last().hole());
+  EXPECT_EQ(placement.best_fit(10, 1)->extent(), (Extent{40, 60}));
+  placement.vacate(low);
+  EXPECT_EQ(placement.best_fit(10, 1)->extent(), (Extent{0, 20}));
+  placement.occupy(high, {0, 15}, *placement.first().hole());
+  EXPECT_EQ(placement.best_fit(10, 1)->extent(), (Extent{40, 60}));
+  placement.vacate(high);
+  EXPECT_EQ(placement.best_fit(10, 1)->extent(), (Extent{0, 20}));
 }
 
 TEST(Placement, PassesByAHundredThousandMisalignedHolesOfTheRightSize) {
@@ -178,7 +196,7 @@ TEST(Placement, PassesByAHundredThousandMisalignedHolesOfTheRightSize) {
   EXPECT_EQ(placement.best_fit(4096, 4096)->extent(), (Extent{0, 4097}));
   placement.occupy(last, {0, 4096}, *placement.first().hole());
   // A scan of the holes would take 40 s.
-  for (int i = 0; i < 100'000; ++i) ASSERT_EQ(placement.best_fit(4096, 4096), nullptr);
+  for (int i = 0; i < 100'000; ++i) ASSERT_FALSE(placement.best_fit(4096, 4096));
   EXPECT_EQ(placement.best_fit(2048, 2048)->extent(), (Extent{8193, 4096}));
 }
 
@@ -203,14 +221,14 @@ TEST(Placement, HasALandmarkEveryNowAndThen) {
 TEST(Placement, FitsUpToTheEndOfTheNumbers) {
   constexpr std::size_t kHalf = std::size_t{1} << 63U;
   Placement placement(kMax);
-  EXPECT_EQ(placement.best_fit(kHalf, kHalf), placement.first().hole());
-  EXPECT_EQ(placement.best_fit(kMax, 1), placement.first().hole());
+  EXPECT_EQ(placement.best_fit(kHalf, kHalf)->place, placement.first().hole());
+  EXPECT_EQ(placement.best_fit(kMax, 1)->place, placement.first().hole());
   Place low, high;
   placement.occupy(low, {0, 1}, *placement.first().hole());
-  EXPECT_EQ(placement.best_fit(kHalf, kHalf), nullptr);  // [2^63, 2^64) lacks its last byte
-  EXPECT_EQ(placement.best_fit(kHalf / 2, kHalf / 2), placement.last().hole());
-  EXPECT_EQ(placement.best_fit(kMax - 1, 1), placement.last().hole());
-  EXPECT_EQ(placement.best_fit(kMax, 1), nullptr);
+  EXPECT_FALSE(placement.best_fit(kHalf, kHalf));  // [2^63, 2^64) lacks its last byte
+  EXPECT_EQ(placement.best_fit(kHalf / 2, kHalf / 2)->place, placement.last().hole());
+  EXPECT_EQ(placement.best_fit(kMax - 1, 1)->place, placement.last().hole());
+  EXPECT_FALSE(placement.best_fit(kMax, 1));
   placement.occupy(high, {kMax - 1, 1}, *placement.last().hole());
   EXPECT_EQ(placement.containing(kMax - 1).live(), &high);
   EXPECT_FALSE(placement.containing(kMax));
@@ -284,13 +302,13 @@ TEST(PlacementProperty, KeepsManyEqualHolesInOrder) {
     const auto check = [&] {
       for (const std::size_t alignment : {std::size_t{1}, std::size_t{32}}) {
         for (const std::size_t size : {std::size_t{32}, std::size_t{64}, std::size_t{96}}) {
-          const Place* const found = placement.best_fit(size, alignment);
-          ASSERT_EQ(found == nullptr ? kMax : found->offset, holes.empty() ? kMax : *holes.begin());
+          const auto found = placement.best_fit(size, alignment);
+          ASSERT_EQ(found ? found->offset : kMax, holes.empty() ? kMax : *holes.begin());
         }
       }
       // At a multiple of 64 the odd multiples of 96 have 32 bytes of padding, and no room.
-      const Place* const found = placement.best_fit(64, 64);
-      ASSERT_EQ(found == nullptr ? kMax : found->offset, holes.empty() ? kMax : *holes.begin());
+      const auto found = placement.best_fit(64, 64);
+      ASSERT_EQ(found ? found->offset : kMax, holes.empty() ? kMax : *holes.begin());
     };
     for (const std::size_t i : order) {
       placement.vacate(live[i]);
