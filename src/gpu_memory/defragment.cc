@@ -13,17 +13,15 @@ class Compactor {
     const Block* last = from == 0 ? nullptr : pool.last_live(from - 1);
     while (last != nullptr && last->status == BlockStatus::Pinned) last = pool.previous_live(*last);
     if (last != nullptr) cursor_ = last->end();
-    pinned_ = pool.last_live(cursor_);
-    if (pinned_ == nullptr) pinned_ = pool.first_live();
+    next_ = pool.last_live(cursor_);
+    if (next_ == nullptr) next_ = pool.first_live();
   }
 
   std::size_t place(const Block& block) {
     std::size_t to = align_up(cursor_, block.alignment);
-    for (; pinned_ != nullptr; pinned_ = pool_.next_live(*pinned_)) {
-      const Block& obstacle = *pinned_;
-      if (obstacle.status != BlockStatus::Pinned || obstacle.end() <= to) continue;
-      if (to + block.size <= obstacle.offset) break;
-      to = align_up(obstacle.end(), block.alignment);
+    for (; next_ != nullptr && next_->offset < to + block.size; next_ = pool_.next_live(*next_)) {
+      const bool in_the_way = next_->status == BlockStatus::Pinned && next_->end() > to;
+      if (in_the_way) to = align_up(next_->end(), block.alignment);
     }
     cursor_ = to + block.size;
     return to;
@@ -32,9 +30,9 @@ class Compactor {
  private:
   const Pool& pool_;
   std::size_t cursor_{};  ///< end of the block placed last
-  // The first Pinned block that can still be in the way: places only rise, so what ends below one is never looked at
-  // again.
-  const Block* pinned_{};
+  // The first block that, if it is Pinned, can still be in the way: places only rise, so what ends below one is never
+  // looked at again, and what begins behind one not yet.
+  const Block* next_{};
 };
 
 }  // namespace
