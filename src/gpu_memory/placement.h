@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "absl/container/btree_map.h"
-#include "gpu_memory/free_space.h"
 #include "gpu_memory/hole_index.h"
 #include "gpu_memory/slab.h"
 
@@ -80,7 +79,6 @@ class Placement {
   std::optional<Hole> best_fit(std::size_t size, std::size_t alignment) const;
   /// Makes `place` the live place of `extent`, which is not empty and lies in `hole`.
   void occupy(Place& place, Extent extent, const Hole& hole);
-  void occupy(Place& place, Extent extent, Place& hole) { occupy(place, extent, to_hole(hole)); }
   /// Makes the bytes of a live place free: they become one hole with the holes that they touch.
   void vacate(Place& place);
 
@@ -113,7 +111,7 @@ class Placement {
   Link vacated_last_;  ///< the hole that vacate() made
   struct Found {
     std::size_t size{}, alignment{};  ///< what best_fit() was asked for: who decides asks, and who applies asks again
-    Hole hole;                        ///< without a place: nothing was found
+    Hole hole;                        ///< without a place: nothing is known
   };
   mutable Found found_last_;
   std::size_t free_bytes_{};

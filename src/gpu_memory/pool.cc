@@ -261,8 +261,9 @@ void Pool::insert(const LiveBlock& live) {
   block.allocated_at = live.allocated_at;
   block.last_accessed = live.last_accessed;
   block.alignment = live.alignment;
+  Tensor& tensor = tensor_of(live.tensor_id);
   occupy(block, {live.offset, live.size});
-  join_tensor(block, tensor_of(live.tensor_id));
+  join_tensor(block, tensor);
   by_id_.insert(block);
   index(block);
 }

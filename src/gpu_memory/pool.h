@@ -73,9 +73,6 @@ struct CachedBlock {
   std::size_t offset{};
   std::int32_t priority{};
   const Block* block{};
-  friend bool operator==(const CachedBlock& a, const CachedBlock& b) {
-    return a.offset == b.offset && a.last_accessed == b.last_accessed;
-  }
   friend bool operator<(const CachedBlock& a, const CachedBlock& b) {
     return a.last_accessed != b.last_accessed ? a.last_accessed < b.last_accessed : a.offset < b.offset;
   }

@@ -152,7 +152,8 @@ class SummaryTree {
     explicit operator bool() const { return word_ != 0; }
     template <class Kind>
     Kind* as() const {
-      return reinterpret_cast<Kind*>(word_ & ~kCount);
+      static_assert(alignof(Kind) > kCount);
+      return reinterpret_cast<Kind*>(word_ & ~kCount);  // NOLINT(performance-no-int-to-ptr): it was one
     }
     std::size_t count() const { return word_ & kCount; }
     void set_count(std::size_t count) { word_ = (word_ & ~kCount) | count; }
@@ -160,7 +161,7 @@ class SummaryTree {
     void remove(std::size_t count) { word_ -= count; }
 
    private:
-    static constexpr std::uintptr_t kCount = 63;  // free in every address of a node
+    static constexpr std::uintptr_t kCount = 63;  // bits that no address of a node has
     std::uintptr_t word_{};
   };
   static_assert(kCapacity < 64);
@@ -169,7 +170,7 @@ class SummaryTree {
     Summary summary{};
     Node node{};  ///< none: `low` is the only key
   };
-  /// The keys of a leaf lie together: a search looks at them and at one value.
+  /// The keys of a leaf lie together: a search looks at them, and at the values only of what it may find.
   struct alignas(64) Leaf {
     std::array<Key, kCapacity> keys;
     std::array<Value, kCapacity> values;

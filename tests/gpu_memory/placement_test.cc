@@ -37,6 +37,8 @@ std::optional<Extent> best_fit_by_scan(const std::set<std::pair<std::size_t, std
   return std::nullopt;
 }
 
+Placement::Hole hole_at(Link link) { return Placement::to_hole(*link.hole()); }
+
 /// A placement and its live places, beside the same kept as plain maps.
 class Model {
  public:
@@ -54,10 +56,10 @@ class Model {
     }
     if (!want) return false;
     const std::size_t offset = *aligned_place(*want, size, alignment);
-    occupy({offset, size}, *placement_.best_fit(size, alignment)->place);
+    occupy({offset, size}, *placement_.best_fit(size, alignment));
     return true;
   }
-  void occupy(Extent extent, Place& hole) {
+  void occupy(Extent extent, const Placement::Hole& hole) {
     const Extent former = hole.extent();
     auto place = std::make_unique<Place>();
     placement_.occupy(*place, extent, hole);
@@ -151,10 +153,10 @@ TEST(Placement, OfNothingHasNoHole) {
 TEST(Placement, SplitsAHoleAndMergesWhatTouches) {
   Placement placement(100);
   Place a, b, c;
-  placement.occupy(b, {40, 20}, *placement.first().hole());
-  placement.occupy(a, {0, 40}, *placement.first().hole());
+  placement.occupy(b, {40, 20}, hole_at(placement.first()));
+  placement.occupy(a, {0, 40}, hole_at(placement.first()));
   EXPECT_EQ(placement.hole_count(), 1U);
-  placement.occupy(c, {60, 40}, *placement.last().hole());
+  placement.occupy(c, {60, 40}, hole_at(placement.last()));
   EXPECT_EQ(placement.hole_count(), 0U);
   EXPECT_EQ(placement.largest_hole(), 0U);
   EXPECT_FALSE(placement.best_fit(1, 1));
@@ -169,12 +171,12 @@ TEST(Placement, SplitsAHoleAndMergesWhatTouches) {
 TEST(Placement, SearchesAgainAfterAChange) {
   Placement placement(100);
   Place low, middle, high;
-  placement.occupy(low, {0, 20}, *placement.first().hole());
-  placement.occupy(middle, {20, 20}, *placement.last().hole());
+  placement.occupy(low, {0, 20}, hole_at(placement.first()));
+  placement.occupy(middle, {20, 20}, hole_at(placement.last()));
   EXPECT_EQ(placement.best_fit(10, 1)->extent(), (Extent{40, 60}));
   placement.vacate(low);
   EXPECT_EQ(placement.best_fit(10, 1)->extent(), (Extent{0, 20}));
-  placement.occupy(high, {0, 15}, *placement.first().hole());
+  placement.occupy(high, {0, 15}, hole_at(placement.first()));
   EXPECT_EQ(placement.best_fit(10, 1)->extent(), (Extent{40, 60}));
   placement.vacate(high);
   EXPECT_EQ(placement.best_fit(10, 1)->extent(), (Extent{0, 20}));
@@ -187,14 +189,14 @@ TEST(Placement, PassesByAHundredThousandMisalignedHolesOfTheRightSize) {
   for (std::size_t i = 0; i < kHoles; ++i) {  // holes of 4096 bytes at 8192 i + 1, but for the first and the last
     const std::size_t begin = i * 8192 + 4097;
     placement.occupy(live[i], {begin, i + 1 < kHoles ? std::size_t{4096} : std::size_t{4095}},
-                     *placement.last().hole());
+                     hole_at(placement.last()));
   }
   EXPECT_EQ(placement.best_fit(4096, 1)->extent(), (Extent{8193, 4096}));
   EXPECT_EQ(placement.best_fit(4096, 4096)->extent(), (Extent{kHoles * 8192, 4096}));
   Place last;
-  placement.occupy(last, {kHoles * 8192, 4096}, *placement.last().hole());
+  placement.occupy(last, {kHoles * 8192, 4096}, hole_at(placement.last()));
   EXPECT_EQ(placement.best_fit(4096, 4096)->extent(), (Extent{0, 4097}));
-  placement.occupy(last, {0, 4096}, *placement.first().hole());
+  placement.occupy(last, {0, 4096}, hole_at(placement.first()));
   // A scan of the holes would take 40 s.
   for (int i = 0; i < 100'000; ++i) ASSERT_FALSE(placement.best_fit(4096, 4096));
   EXPECT_EQ(placement.best_fit(2048, 2048)->extent(), (Extent{8193, 4096}));
@@ -224,12 +226,12 @@ TEST(Placement, FitsUpToTheEndOfTheNumbers) {
   EXPECT_EQ(placement.best_fit(kHalf, kHalf)->place, placement.first().hole());
   EXPECT_EQ(placement.best_fit(kMax, 1)->place, placement.first().hole());
   Place low, high;
-  placement.occupy(low, {0, 1}, *placement.first().hole());
+  placement.occupy(low, {0, 1}, hole_at(placement.first()));
   EXPECT_FALSE(placement.best_fit(kHalf, kHalf));  // [2^63, 2^64) lacks its last byte
   EXPECT_EQ(placement.best_fit(kHalf / 2, kHalf / 2)->place, placement.last().hole());
   EXPECT_EQ(placement.best_fit(kMax - 1, 1)->place, placement.last().hole());
   EXPECT_FALSE(placement.best_fit(kMax, 1));
-  placement.occupy(high, {kMax - 1, 1}, *placement.last().hole());
+  placement.occupy(high, {kMax - 1, 1}, hole_at(placement.last()));
   EXPECT_EQ(placement.containing(kMax - 1).live(), &high);
   EXPECT_FALSE(placement.containing(kMax));
   EXPECT_EQ(placement.best_fit(kMax - 2, 1)->extent(), (Extent{1, kMax - 2}));
@@ -292,7 +294,8 @@ TEST(PlacementProperty, KeepsManyEqualHolesInOrder) {
   constexpr std::size_t kSize = 96, kCount = 6'000;
   Placement placement(2 * kCount * kSize);
   std::vector<Place> live(2 * kCount);
-  for (std::size_t i = 0; i < live.size(); ++i) placement.occupy(live[i], {i * kSize, kSize}, *placement.last().hole());
+  for (std::size_t i = 0; i < live.size(); ++i)
+    placement.occupy(live[i], {i * kSize, kSize}, hole_at(placement.last()));
   std::mt19937_64 random(1);
   std::set<std::size_t> holes;
   for (int round = 0; round < 3; ++round) {
@@ -317,7 +320,7 @@ TEST(PlacementProperty, KeepsManyEqualHolesInOrder) {
     }
     std::shuffle(order.begin(), order.end(), random);
     for (const std::size_t i : order) {
-      placement.occupy(live[i], {i * kSize, kSize}, *placement.containing(i * kSize).hole());
+      placement.occupy(live[i], {i * kSize, kSize}, hole_at(placement.containing(i * kSize)));
       holes.erase(i * kSize);
       if (i % 64 == 0) check();
     }

@@ -465,6 +465,7 @@ TEST_F(GpuMemoryStateMachine, PrefetchOfAnythingFollowsOnlyWhatIsThere) {
       for (const char* device : {"gpu0", "gpu9", ""}) {
         for (const std::string& id : ids) state_.prefetch(step, device, id);
         state_.prefetch(step, device, EntityId{0xABC, 1});
+        for (const char* tensor : {"t", "never", ""}) state_.prefetch(step, device, AllocationRequest{tensor, 1});
       }
     }
     EXPECT_EQ(state_.digest(), before);
