@@ -67,7 +67,7 @@ class HoleIndex {
   struct BySize {
     struct Key {
       std::size_t size{}, offset{};
-      /// Two holes are never at one offset.
+      /// By size, then offset; two holes are never at one offset.
       friend bool operator<(const Key& a, const Key& b) {
         return static_cast<bool>(static_cast<unsigned>(a.size < b.size) | (static_cast<unsigned>(a.size == b.size) &
                                                                            static_cast<unsigned>(a.offset < b.offset)));
