@@ -17,6 +17,7 @@
 #include <spdlog/spdlog.h>
 
 #include "platform/deliberate_bug.h"
+#include "platform/xxh3.h"
 #include "storage/bytes.h"
 #include "storage/files.h"
 #include "storage/zeros_ahead.h"
@@ -385,3 +386,11 @@ void put_started(rocksdb::WriteBatch& batch, const Database& database) {
 }
 
 }  // namespace tensorforge::storage
+
+// RocksDB's own, with which it watches over what goes through memory, several times over each write and each flush, and
+// of which nothing is ever written: this definition comes before that of its shared library. docs/decisions/0029
+namespace rocksdb {
+[[gnu::visibility("default")]] std::uint64_t Hash64(const char* data, std::size_t size, std::uint64_t seed) {
+  return XXH3_64bits_withSeed(data, size, seed);
+}
+}  // namespace rocksdb

@@ -3,7 +3,8 @@
 #include <cstring>
 
 #include <fmt/format.h>
-#include <xxhash.h>
+
+#include "platform/xxh3.h"
 
 namespace tensorforge {
 
