@@ -13,6 +13,7 @@
 #include <rocksdb/env.h>
 #include <rocksdb/table.h>
 #include <rocksdb/table_properties.h>
+#include <rocksdb/version.h>
 #include <rocksdb/write_batch.h>
 #include <spdlog/spdlog.h>
 
@@ -387,6 +388,7 @@ void put_started(rocksdb::WriteBatch& batch, const Database& database) {
 
 }  // namespace tensorforge::storage
 
+#if ROCKSDB_MAJOR == 7 && ROCKSDB_MINOR == 8  // of another release, look first at who calls it
 // RocksDB's own, with which it watches over what goes through memory, several times over each write and each flush, and
 // of which nothing is ever written: this definition comes before that of its shared library. docs/decisions/0029
 namespace rocksdb {
@@ -394,3 +396,4 @@ namespace rocksdb {
   return XXH3_64bits_withSeed(data, size, seed);
 }
 }  // namespace rocksdb
+#endif
