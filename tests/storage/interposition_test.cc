@@ -54,8 +54,7 @@ class InterpositionTest : public testing::Test {
 
 TEST_F(InterpositionTest, Crc32cStandsBeforeRocksDbsOwnAndAgreesWithIt) {
   const Interposed<std::uint32_t(std::uint32_t, const char*, std::size_t)> extend("_ZN7rocksdb6crc32c6ExtendEjPKcm");
-  ASSERT_NE(extend.in_its_library, nullptr)
-      << "it has no such function any more: storage/crc32c.cc defines it in vain";
+  ASSERT_NE(extend.in_its_library, nullptr) << "it has no such function any more: storage/crc32c.cc defines it in vain";
   ASSERT_NE(extend.ours, extend.in_its_library);
   for (const auto& [at, bytes, number] : pieces(300)) {
     const auto before = static_cast<std::uint32_t>(number);
@@ -67,8 +66,7 @@ TEST_F(InterpositionTest, Crc32cStandsBeforeRocksDbsOwnAndAgreesWithIt) {
 
 TEST_F(InterpositionTest, TheHashIsThatOfXxhash) {
   const Interposed<std::uint64_t(const char*, std::size_t, std::uint64_t)> hash("_ZN7rocksdb6Hash64EPKcmm");
-  ASSERT_NE(hash.in_its_library, nullptr)
-      << "it has no such function any more: storage/database.cc defines it in vain";
+  ASSERT_NE(hash.in_its_library, nullptr) << "it has no such function any more: storage/database.cc defines it in vain";
   ASSERT_NE(hash.ours, hash.in_its_library)
       << "of this release of RocksDB the callers are to be looked at: docs/decisions/0029";
   for (const auto& [at, bytes, seed] : pieces(600)) {
