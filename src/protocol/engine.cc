@@ -263,7 +263,13 @@ bool Engine::may_gather_more(const Connection& connection) const {
   }
   const std::size_t own = has_gathered ? connection.gathered_bytes : 0;
   if (own == 0) return true;
-  return is_crowded() ? own <= config_.max_gathered_bytes / 4 / connections_.size() : own < gather_share_;
+  return own < (is_crowded() ? fair_share() : std::max(gather_share_, fair_share()));
+}
+
+/// What a connection may add to a group however many want to: all together make a whole one. So what it sent at once is
+/// not cut for the sake of others who would have had room; its answers leave in one write, and so do its next requests.
+std::size_t Engine::fair_share() const {
+  return config_.max_gathered_bytes / 2 / std::max<std::size_t>(connections_.size(), 1);
 }
 
 /// Whether the group that gathers is half full.
@@ -321,7 +327,7 @@ void Engine::note_gathered(Connection& connection, std::size_t bytes) {
 /// not and somebody waits. So those who flood get equal parts of a group, whatever part the others leave them.
 void Engine::adapt_gather_share() {
   if (is_crowded()) {
-    gather_share_ = std::max(gather_share_ / 2, kLeastGatherShare);
+    gather_share_ = std::max({gather_share_ / 2, fair_share(), kLeastGatherShare});
   } else if (turned_away_ && !serves_who_waits()) {
     gather_share_ = std::min(gather_share_ + gather_share_ / 8, config_.max_gathered_bytes);
   }

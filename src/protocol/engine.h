@@ -38,9 +38,9 @@ struct Config {
   /// Of all connections together: answers, requests in flight, and large frames on their way. From a quarter on only
   /// those are served that hold less than their share; see docs/protocol.md, "Backpressure".
   std::size_t max_buffered_bytes{std::size_t{48} << 20U};
-  /// Records waiting for the disk; then nobody is read from, and from a half on only who has little among them.
-  /// Enough for about a thousand records: with more, everybody waits for what few ask.
-  std::size_t max_gathered_bytes{std::size_t{512} << 10U};
+  /// Records waiting for the disk; then nobody is read from, and from a half on only who has less than his part among
+  /// them. Half is a thousand records, and more than that makes everybody wait for what few ask.
+  std::size_t max_gathered_bytes{std::size_t{1} << 20U};
   /// Records that go to the journal at once. Fewer wait until it writes nothing and no input is ready: a group that
   /// begins early is small, and makes those behind it wait for one write more. No key.
   std::size_t early_group_bytes{std::size_t{64} << 10U};
@@ -183,6 +183,7 @@ class Engine {
   bool under_pressure() const { return buffered_ >= config_.max_buffered_bytes / 4; }
   bool may_hold_more(const Connection&) const;
   bool may_gather_more(const Connection&) const;
+  std::size_t fair_share() const;
   bool is_crowded() const;
   std::size_t max_flood_bytes() const;
   bool holds_floods() const;

@@ -280,6 +280,43 @@ TEST(Backpressure, OfAFloodAndAQuietPeerBothGetIntoTheGroup) {
   EXPECT_TRUE(flood.engine_->state().registry.latest("quiet")) << "it does not wait for the next group";
 }
 
+TEST(Backpressure, WhatManyPeersSendAtOnceIsNotCut) {
+  Flood flood({});
+  constexpr ConnectionId kPeers = 80;
+  constexpr std::uint64_t kEach = 5;
+  for (ConnectionId id = 1; id <= kPeers; ++id) flood.hello(id);
+  const registry::State& models = flood.engine_->state().registry;
+  for (std::uint64_t round = 0; round < 10; ++round) {
+    for (ConnectionId id = 1; id <= kPeers; ++id) {
+      std::string all;
+      for (std::uint64_t n = round * kEach + 1; n <= (round + 1) * kEach; ++n) {
+        all += registration(n, fmt::format("m{}-{}", id, n), 0);
+      }
+      ASSERT_TRUE(flood.send(id, all));
+    }
+    flood.work();
+    ASSERT_EQ(models.model_count(), (round + 1) * kPeers * kEach) << "and nothing is written yet";
+    do flood.work();
+    while (flood.write_group());
+  }
+  EXPECT_GT(flood.most_gathered_, protocol::Config{}.max_gathered_bytes / 2);
+}
+
+TEST(Backpressure, WhoComesLateHasAPartOfTheOtherHalf) {
+  protocol::Config config;
+  config.max_gathered_bytes = 200'000;
+  Flood flood(config);
+  constexpr ConnectionId kPeers = 10;
+  for (ConnectionId id = 1; id <= kPeers; ++id) flood.hello(id);
+  for (std::uint64_t n = 1; n <= 1'000; ++n) flood.send(1, registration(n, "m" + std::to_string(n), 1'000));
+  ASSERT_FALSE(flood.peers_[1].read_from) << "it has the first half";
+  for (ConnectionId id = 2; id <= kPeers; ++id) {
+    const std::size_t before = flood.engine_->gathered_bytes();
+    for (std::uint64_t n = 1; n <= 100; ++n) flood.send(id, registration(n, fmt::format("m{}-{}", id, n), 0));
+    EXPECT_GE(flood.engine_->gathered_bytes() - before, config.max_gathered_bytes / 2 / kPeers) << id;
+  }
+}
+
 TEST(Backpressure, TheFloodsOfManyPeersAreDoneInShortTurns) {
   protocol::Config config;
   config.max_frames_per_turn = 100;

@@ -110,13 +110,13 @@ TEST_F(ConfigTest, TakesTheLimitsOfConnectionsFromTheFile) {
   const Config made = config({"--config", file("data_dir = \"/d\"\n"
                                                "rate_limit_requests = 100\n"
                                                "rate_limit_window_ms = 250\n"
-                                               "max_gathered_bytes = '1MiB'\n"
+                                               "max_gathered_bytes = '2MiB'\n"
                                                "max_buffered_bytes = '8MiB'\n"
                                                "frames_per_turn = 5\n"
                                                "max_frames_per_turn = 50\n")});
   EXPECT_EQ(made.protocol.rate_limit_requests, 100u);
   EXPECT_EQ(made.protocol.rate_limit_window_ms, 250u);
-  EXPECT_EQ(made.protocol.max_gathered_bytes, 1u << 20U);
+  EXPECT_EQ(made.protocol.max_gathered_bytes, 2u << 20U);
   EXPECT_EQ(made.protocol.max_buffered_bytes, 8u << 20U);
   EXPECT_EQ(made.protocol.frames_per_turn, 5u);
   EXPECT_EQ(made.protocol.max_frames_per_turn, 50u);
