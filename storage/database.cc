@@ -20,6 +20,7 @@
 #include "platform/deliberate_bug.h"
 #include "platform/xxh3.h"
 #include "storage/bytes.h"
+#include "storage/deletion_in_steps.h"
 #include "storage/files.h"
 #include "storage/zeros_ahead.h"
 
@@ -152,7 +153,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Database::descriptors() {
 }
 
 Database::Database(const std::shared_ptr<rocksdb::FileSystem>& files)
-    : env_(rocksdb::NewCompositeEnv(with_zeros_ahead(files))) {}
+    : env_(rocksdb::NewCompositeEnv(with_zeros_ahead(with_deletion_in_steps(files)))) {}
 
 rocksdb::DBOptions Database::options() const {
   rocksdb::DBOptions options;

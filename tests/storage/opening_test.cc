@@ -127,6 +127,25 @@ TEST_F(OpeningTest, RefusesAFileForADirectory) {
   EXPECT_EQ(read_bytes(data_), "a file");
 }
 
+// A power cut may leave a log that RocksDB had begun to delete, cut anywhere.
+TEST_F(OpeningTest, DoesNotReadWhatIsLeftOfADeletedLog) {
+  std::string deleted;
+  fs::path name;
+  {
+    Served served(options());
+    ASSERT_TRUE(served.opening().ok()) << served.opening();
+    ASSERT_TRUE(served.append_each(10).ok());
+    name = files_like(data_ / "db", ".log").back();
+    deleted = read_bytes(name);
+    ASSERT_TRUE(served.journal().close().ok());
+  }
+  for (std::size_t records = 10; records < 20; ++records) {
+    expect_serves(records);
+    ASSERT_FALSE(fs::exists(name)) << "its records are in a table";
+    write_bytes(name, deleted.substr(0, deleted.size() * (records - 10) / 9));
+  }
+}
+
 TEST_F(OpeningTest, RefusesALogWhoseHeadIsGone) {
   make_log();
   fs::remove(data_ / "HEAD");
