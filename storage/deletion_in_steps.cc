@@ -29,10 +29,8 @@ class DeletionInSteps final : public rocksdb::FileSystemWrapper {
     if (!status.ok() || names != 1) return status;
     status = GetFileSize(path, options, &size, debug);
     if (!status.ok() || size <= step_bytes_) return status;
-    rocksdb::FileOptions in_place;
-    in_place.use_mmap_writes = false;  // else RocksDB's file may not be cut
     std::unique_ptr<rocksdb::FSWritableFile> file;
-    status = ReopenWritableFile(path, in_place, &file, debug);
+    status = ReopenWritableFile(path, {}, &file, debug);
     while (status.ok() && size > step_bytes_) {
       size -= step_bytes_;
       status = file->Truncate(size, options, debug);

@@ -266,8 +266,9 @@ bool Engine::may_gather_more(const Connection& connection) const {
   return own < (is_crowded() ? fair_share() : std::max(gather_share_, fair_share()));
 }
 
-/// What a connection may add to a group however many want to: all together make a whole one. So what it sent at once is
-/// not cut for the sake of others who would have had room; its answers leave in one write, and so do its next requests.
+/// What a connection may add to a group however many want to. All of these make a half, which is what the other half
+/// leaves: so what it sent at once is not cut for others who would have had room as well. Its answers leave in one
+/// write then, and so do its next requests.
 std::size_t Engine::fair_share() const {
   return config_.max_gathered_bytes / 2 / std::max<std::size_t>(connections_.size(), 1);
 }
@@ -275,11 +276,11 @@ std::size_t Engine::fair_share() const {
 /// Whether the group that gathers is half full.
 bool Engine::is_crowded() const { return gathered_bytes() >= config_.max_gathered_bytes / 2; }
 
-/// What the others gather beside one that asks alone. With those that are let in at once it is up to twice that, half
-/// of what all may gather: so there is room for the one.
+/// What the others gather beside one that asks alone. With those that are let in at once it is up to twice that, a
+/// quarter of what all may gather: so there is room for the one.
 std::size_t Engine::max_flood_bytes() const {
   const std::size_t decided_meanwhile = kFloodBytesPerMicrosecond * static_cast<std::size_t>(group_commit_us_);
-  const std::size_t most = std::max<std::size_t>(config_.max_gathered_bytes / 4, 1);
+  const std::size_t most = std::max<std::size_t>(config_.max_gathered_bytes / 8, 1);
   return std::min(std::max(kLeastFloodBytes, decided_meanwhile), most);
 }
 
@@ -327,7 +328,7 @@ void Engine::note_gathered(Connection& connection, std::size_t bytes) {
 /// not and somebody waits. So those who flood get equal parts of a group, whatever part the others leave them.
 void Engine::adapt_gather_share() {
   if (is_crowded()) {
-    gather_share_ = std::max({gather_share_ / 2, fair_share(), kLeastGatherShare});
+    gather_share_ = std::max(gather_share_ / 2, kLeastGatherShare);
   } else if (turned_away_ && !serves_who_waits()) {
     gather_share_ = std::min(gather_share_ + gather_share_ / 8, config_.max_gathered_bytes);
   }

@@ -222,8 +222,8 @@ const std::vector<Setting>& settings() {
           "Answers of one connection that its peer does not take; it is not read from beyond them"),
       size_setting(
           "max_gathered_bytes", [](auto& c) -> auto& { return c.protocol.max_gathered_bytes; },
-          "Records that wait for the disk; from a half on only who has few among them is read from, beyond them "
-          "nobody"),
+          "Records that wait for the disk; from a half on only who has less than an equal part of them is read from, "
+          "beyond them nobody"),
       size_setting(
           "max_buffered_bytes", [](auto& c) -> auto& { return c.protocol.max_buffered_bytes; },
           "Of all connections: answers that wait and large requests that arrive; from a quarter on, who holds more "

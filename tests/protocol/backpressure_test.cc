@@ -303,8 +303,9 @@ TEST(Backpressure, WhatManyPeersSendAtOnceIsNotCut) {
 }
 
 TEST(Backpressure, WhoComesLateHasAPartOfTheOtherHalf) {
+  constexpr std::size_t kRecord = 2'000;  // at most, of those who come late
   protocol::Config config;
-  config.max_gathered_bytes = 200'000;
+  config.max_gathered_bytes = 2'000'000;
   Flood flood(config);
   constexpr ConnectionId kPeers = 10;
   for (ConnectionId id = 1; id <= kPeers; ++id) flood.hello(id);
@@ -313,7 +314,8 @@ TEST(Backpressure, WhoComesLateHasAPartOfTheOtherHalf) {
   for (ConnectionId id = 2; id <= kPeers; ++id) {
     const std::size_t before = flood.engine_->gathered_bytes();
     for (std::uint64_t n = 1; n <= 100; ++n) flood.send(id, registration(n, fmt::format("m{}-{}", id, n), 0));
-    EXPECT_GE(flood.engine_->gathered_bytes() - before, config.max_gathered_bytes / 2 / kPeers) << id;
+    // Each may go over its part by a record, which the last ones have less.
+    EXPECT_GE(flood.engine_->gathered_bytes() - before, config.max_gathered_bytes / 2 / kPeers - kPeers * kRecord);
   }
 }
 
