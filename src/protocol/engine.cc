@@ -269,9 +269,7 @@ bool Engine::may_gather_more(const Connection& connection) const {
 /// What a connection may add to a group however many want to. All of these make a half, which is what the other half
 /// leaves: so what it sent at once is not cut for others who would have had room as well. Its answers leave in one
 /// write then, and so do its next requests.
-std::size_t Engine::fair_share() const {
-  return config_.max_gathered_bytes / 2 / std::max<std::size_t>(connections_.size(), 1);
-}
+std::size_t Engine::fair_share() const { return config_.max_gathered_bytes / 2 / connections_.size(); }
 
 /// Whether the group that gathers is half full.
 bool Engine::is_crowded() const { return gathered_bytes() >= config_.max_gathered_bytes / 2; }

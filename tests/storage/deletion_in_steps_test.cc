@@ -3,10 +3,8 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -14,60 +12,16 @@
 
 #include "storage/files.h"
 #include "tests/storage/log_fixture.h"
+#include "tests/support/fault_file_system.h"
 #include "tests/support/files.h"
 
 namespace tensorforge::storage {
 namespace {
 
-using rocksdb::FSWritableFile;
-using rocksdb::IODebugContext;
-using rocksdb::IOOptions;
 using rocksdb::IOStatus;
+using test::FaultFileSystem;
 using testing::ElementsAre;
 using testing::IsEmpty;
-
-/// Tells to which sizes its files were cut.
-class CutsFileSystem final : public rocksdb::FileSystemWrapper {
- public:
-  CutsFileSystem() : FileSystemWrapper(rocksdb::FileSystem::Default()) {}
-  const char* Name() const override { return "CutsFileSystem"; }
-
-  IOStatus ReopenWritableFile(const std::string& path, const rocksdb::FileOptions& options,
-                              std::unique_ptr<FSWritableFile>* result, IODebugContext* debug) override {
-    const IOStatus status = FileSystemWrapper::ReopenWritableFile(path, options, result, debug);
-    if (status.ok()) *result = std::make_unique<File>(std::move(*result), *this, path);
-    return status;
-  }
-  std::vector<std::uint64_t> cuts() const {
-    const std::lock_guard lock(mutex_);
-    return cuts_;
-  }
-  IOStatus fails{IOStatus::OK()};  ///< what a cut returns
-
- private:
-  class File final : public rocksdb::FSWritableFileOwnerWrapper {
-   public:
-    File(std::unique_ptr<FSWritableFile> file, CutsFileSystem& files, std::string path)
-        : FSWritableFileOwnerWrapper(std::move(file)), files_(files), path_(std::move(path)) {}
-    IOStatus Truncate(std::uint64_t size, const IOOptions& options, IODebugContext* debug) override {
-      if (!files_.fails.ok()) return files_.fails;
-      const IOStatus status = FSWritableFileOwnerWrapper::Truncate(size, options, debug);
-      std::uint64_t now = 0;
-      EXPECT_TRUE(files_.GetFileSize(path_, options, &now, debug).ok());
-      EXPECT_EQ(now, size);
-      const std::lock_guard lock(files_.mutex_);
-      files_.cuts_.push_back(now);
-      return status;
-    }
-
-   private:
-    CutsFileSystem& files_;
-    const std::string path_;
-  };
-
-  mutable std::mutex mutex_;
-  std::vector<std::uint64_t> cuts_;
-};
 
 class DeletionInStepsTest : public testing::Test {
  protected:
@@ -78,24 +32,43 @@ class DeletionInStepsTest : public testing::Test {
   }
   IOStatus remove(const std::string& at) { return files_->DeleteFile(at, {}, nullptr); }
   bool exists(const std::string& at) { return *file_exists(*disk_, at); }
+  std::uint64_t size_of(const std::string& at) {
+    std::uint64_t size = 0;
+    EXPECT_TRUE(disk_->GetFileSize(at, {}, &size, nullptr).ok());
+    return size;
+  }
+  /// To which sizes files were cut.
+  std::vector<std::uint64_t> cuts() const {
+    std::vector<std::uint64_t> cuts;
+    for (const FaultFileSystem::Call& call : disk_->calls()) {
+      if (call.operation == FaultFileSystem::Operation::kTruncate) cuts.push_back(call.size);
+    }
+    return cuts;
+  }
 
   test::TemporaryDirectory directory_;
-  const std::shared_ptr<CutsFileSystem> disk_ = std::make_shared<CutsFileSystem>();
+  const std::shared_ptr<FaultFileSystem> disk_ = std::make_shared<FaultFileSystem>();
   const std::shared_ptr<rocksdb::FileSystem> files_ = with_deletion_in_steps(disk_, 1'000);
 };
 
 TEST_F(DeletionInStepsTest, CutsALogFromItsEnd) {
   const std::string log = make("000001.log", 3'500);
+  std::vector<std::uint64_t> sizes;
+  disk_->set_fault([&](const FaultFileSystem::Call&) {
+    sizes.push_back(size_of(log));
+    return IOStatus::OK();
+  });
   EXPECT_TRUE(remove(log).ok());
   EXPECT_FALSE(exists(log));
-  EXPECT_THAT(disk_->cuts(), ElementsAre(2'500, 1'500, 500));
+  EXPECT_THAT(cuts(), ElementsAre(2'500, 1'500, 500));
+  EXPECT_THAT(sizes, ElementsAre(3'500, 2'500, 1'500)) << "before each";
 }
 
 TEST_F(DeletionInStepsTest, LeavesWhatIsSmallOrNoLogAsItIs) {
   EXPECT_TRUE(remove(make("000001.log", 1'000)).ok());
   EXPECT_TRUE(remove(make("000002.sst", 3'500)).ok());
   EXPECT_TRUE(remove(path("000003.log")).IsPathNotFound());
-  EXPECT_THAT(disk_->cuts(), IsEmpty());
+  EXPECT_THAT(cuts(), IsEmpty());
 }
 
 TEST_F(DeletionInStepsTest, LeavesALogUnderItsOtherName) {
@@ -108,7 +81,8 @@ TEST_F(DeletionInStepsTest, LeavesALogUnderItsOtherName) {
 
 TEST_F(DeletionInStepsTest, DeletesWhatCannotBeCut) {
   const std::string log = make("000001.log", 3'500);
-  disk_->fails = IOStatus::IOError("no space");
+  disk_->set_fault(
+      test::fail_from(FaultFileSystem::Operation::kTruncate, ".log", 1, IOStatus::IOError("it cannot be cut")));
   EXPECT_TRUE(remove(log).ok());
   EXPECT_FALSE(exists(log));
 }
@@ -139,7 +113,7 @@ TEST_F(DeletionInStepsTest, IsHowALogThatIsFullGoes) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     ASSERT_FALSE(std::filesystem::exists(full));
-    EXPECT_GE(disk_->cuts().size(), 10u);
+    EXPECT_GE(cuts().size(), 10u);
     expect_all(served.journal());
     ASSERT_TRUE(served.journal().close().ok());
   }

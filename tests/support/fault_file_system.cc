@@ -29,6 +29,10 @@ class FaultFileSystem::WritableFile final : public rocksdb::FSWritableFileOwnerW
     const IOStatus fault = system_.ask(Operation::kSync, path_);
     return fault.ok() ? FSWritableFileOwnerWrapper::Fsync(options, debug) : fault;
   }
+  IOStatus Truncate(std::uint64_t size, const IOOptions& options, IODebugContext* debug) override {
+    const IOStatus fault = system_.ask(Operation::kTruncate, path_, size);
+    return fault.ok() ? FSWritableFileOwnerWrapper::Truncate(size, options, debug) : fault;
+  }
 
  private:
   FaultFileSystem& system_;
@@ -86,9 +90,9 @@ void FaultFileSystem::set_free_bytes(std::optional<std::uint64_t> bytes) {
   free_bytes_ = bytes;
 }
 
-IOStatus FaultFileSystem::ask(Operation operation, const std::string& path) {
+IOStatus FaultFileSystem::ask(Operation operation, const std::string& path, std::uint64_t size) {
   const std::lock_guard lock(mutex_);
-  calls_.push_back({operation, path});
+  calls_.push_back({operation, path, size});
   return fault_ ? fault_(calls_.back()) : IOStatus::OK();
 }
 

@@ -18,10 +18,11 @@ namespace tensorforge::test {
 /// Threads: any.
 class FaultFileSystem final : public rocksdb::FileSystemWrapper {
  public:
-  enum class Operation { kWrite, kSync, kRename, kDirectorySync };
+  enum class Operation { kWrite, kSync, kTruncate, kRename, kDirectorySync };
   struct Call {
     Operation operation{};
     std::string path;
+    std::uint64_t size{};  ///< of the file after a kTruncate
   };
   /// The error that a call ends with, without being carried out; ok: it is carried out.
   using Fault = std::function<rocksdb::IOStatus(const Call&)>;
@@ -53,7 +54,7 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
   class WritableFile;
   class RandomRWFile;
   class Directory;
-  rocksdb::IOStatus ask(Operation, const std::string& path);
+  rocksdb::IOStatus ask(Operation, const std::string& path, std::uint64_t size = 0);
 
   mutable std::mutex mutex_;
   Fault fault_;
