@@ -5,6 +5,7 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -32,14 +33,32 @@ std::string format_digest(const Digest&);
 class CanonicalBytes {
  public:
   explicit CanonicalBytes(std::string_view kind) { text(kind); }
-  CanonicalBytes& number(std::uint64_t value);
+  CanonicalBytes& number(std::uint64_t value) {
+    put_number(room(sizeof value), value);
+    return *this;
+  }
   /// -0 counts as 0, as it is equal to 0 and not every encoding keeps its sign.
   CanonicalBytes& real(double value) { return number(std::bit_cast<std::uint64_t>(value == 0 ? 0.0 : value)); }
-  CanonicalBytes& text(std::string_view value);
+  CanonicalBytes& text(std::string_view value) {
+    char* const at = room(sizeof(std::uint64_t) + value.size());
+    put_number(at, value.size());
+    value.copy(at + sizeof(std::uint64_t), value.size());
+    return *this;
+  }
   Digest digest() const;
 
  private:
-  char* room(std::size_t bytes);
+  static void put_number(char* at, std::uint64_t value) {
+    static_assert(std::endian::native == std::endian::little);
+    std::memcpy(at, &value, sizeof value);
+  }
+  /// Where `bytes` more bytes go.
+  char* room(std::size_t bytes) {
+    const std::size_t at = size_;
+    size_ += bytes;
+    return size_ <= near_.size() ? near_.data() + at : far_room(at);
+  }
+  char* far_room(std::size_t at);
 
   // Nearly every entity fits into `near_`, so that hashing it allocates nothing; what does not goes on in `far_`.
   std::size_t size_{};

@@ -1,5 +1,6 @@
 #include "platform/names.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -18,27 +19,39 @@ bool has_control(std::string_view utf8_text) {
   return false;
 }
 
-/// Whether there are only printable ASCII characters, as in nearly every name: then most rules are kept.
-bool is_plain(std::string_view value) {
-  unsigned other = 0;
-  for (const char c : value) {
-    const auto byte = static_cast<unsigned char>(c);
-    other |= static_cast<unsigned>(byte < 0x20) | static_cast<unsigned>(byte > 0x7E);
+constexpr std::size_t kStep = sizeof(std::uint64_t);
+constexpr std::uint64_t kEach = 0x0101010101010101, kHighBits = 0x80 * kEach;  // of the bytes of a number
+
+/// Eight bytes of `value`, those from `at` on among them: near its end the last eight; of a shorter one all, and
+/// spaces.
+std::uint64_t eight_bytes(std::string_view value, std::size_t at) {
+  std::uint64_t bytes = ' ' * kEach;
+  if (value.size() >= kStep) {
+    std::memcpy(&bytes, value.data() + std::min(at, value.size() - kStep), kStep);
+  } else {
+    std::memcpy(&bytes, value.data(), value.size());
   }
-  return other == 0;
+  return bytes;
 }
 
-/// How many bytes at the start are certainly ASCII.
-std::size_t ascii_prefix(std::string_view value) {
-  constexpr std::uint64_t kHighBits = 0x8080808080808080;
-  std::size_t at = 0;
-  for (; at + sizeof kHighBits <= value.size(); at += sizeof kHighBits) {
-    std::uint64_t bytes = 0;
-    std::memcpy(&bytes, value.data() + at, sizeof bytes);
-    if ((bytes & kHighBits) != 0) return at;
+/// Whether there are only printable ASCII characters, as in nearly every name: then most rules are kept.
+bool is_plain(std::string_view value) {
+  std::uint64_t other = 0;
+  for (std::size_t at = 0; at < value.size(); at += kStep) {
+    // A byte's high bit tells. A carry or borrow into it comes from a byte whose own bit is set, so it changes nothing
+    // in the answer.
+    const std::uint64_t bytes = eight_bytes(value, at);
+    other |= bytes | (bytes + kEach) | (bytes - ' ' * kEach);
   }
-  while (at < value.size() && static_cast<unsigned char>(value[at]) < 0x80) ++at;
-  return at;
+  return (other & kHighBits) == 0;
+}
+
+/// What is left from the first eight bytes on that are not all ASCII.
+std::string_view behind_ascii(std::string_view value) {
+  for (std::size_t at = 0; at < value.size(); at += kStep) {
+    if ((eight_bytes(value, at) & kHighBits) != 0) return value.substr(at);
+  }
+  return {};
 }
 
 absl::Status invalid(std::string_view what, std::string_view value, std::string_view rule) {
@@ -74,8 +87,8 @@ absl::Status check_text(std::string_view what, std::string_view value, std::size
 }
 
 bool is_utf8(std::string_view value) {
-  // A character that is not ASCII has no ASCII bytes in it, so what follows stands for itself.
-  const std::string_view rest = value.substr(ascii_prefix(value));
+  // A character that is not ASCII has no ASCII bytes in it, so what is left stands for itself.
+  const std::string_view rest = behind_ascii(value);
   return rest.empty() || utf8::is_valid(rest.begin(), rest.end());
 }
 

@@ -57,6 +57,23 @@ TEST(CheckId, RefusesEachBrokenRuleAndNamesIt) {
   }
 }
 
+TEST(CheckId, LooksAtEveryByte) {
+  for (std::size_t length = 1; length <= 26; ++length) {
+    for (std::size_t at = 0; at < length; ++at) {
+      const bool at_an_end = at == 0 || at + 1 == length;
+      for (int byte = 0; byte < 256; ++byte) {
+        SCOPED_TRACE(testing::Message() << "byte " << at << " of " << length << " is " << byte);
+        std::string id(length, 'x');
+        id[at] = static_cast<char>(byte);
+        // What is less, and 0x7F, is a control character; what is more is not UTF-8 by itself.
+        const bool is_fine = byte >= 0x20 && byte <= 0x7E && !(at_an_end && byte == ' ');
+        EXPECT_EQ(check_key("key", id).ok(), is_fine);
+        EXPECT_EQ(check_id("id", id).ok(), is_fine && byte != '@');
+      }
+    }
+  }
+}
+
 TEST(IsUtf8, LooksAtEveryByte) {
   for (std::size_t length = 1; length <= 40; ++length) {
     for (std::size_t at = 0; at < length; ++at) {
