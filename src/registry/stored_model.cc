@@ -4,7 +4,6 @@
 #include <limits>
 #include <new>
 #include <tuple>
-#include <utility>
 
 namespace tensorforge::registry {
 namespace {
@@ -89,27 +88,6 @@ StoredVersion::Owner StoredVersion::make(const auto& model) {
 void StoredVersion::Free::operator()(StoredVersion* freed) const {
   freed->~StoredVersion();
   ::operator delete(freed);
-}
-
-ModelView StoredVersion::view() const {
-  const auto* const shapes = reinterpret_cast<const std::size_t*>(this + 1);
-  const auto* const sizes = reinterpret_cast<const std::uint32_t*>(shapes + input_rank_ + output_rank_);
-  const std::size_t tag_texts = 2 * std::size_t{tags_};
-  const char* text = reinterpret_cast<const char*>(sizes + tag_texts);
-  const auto next = [&text](std::size_t bytes) { return std::string_view(std::exchange(text, text + bytes), bytes); };
-  ModelView view;
-  view.model_id = next(model_id_bytes_);
-  view.name = next(name_bytes_);
-  view.version = version;
-  view.framework = next(framework_bytes_);
-  view.input_shape = {shapes, input_rank_};
-  view.output_shape = {shapes + input_rank_, output_rank_};
-  view.size_bytes = size_bytes;
-  view.checksum = next(checksum_bytes_);
-  view.registered_at = registered_at;
-  view.state = state;
-  view.tags = {{sizes, tag_texts}, text};
-  return view;
 }
 
 PackedModel::PackedModel(const ModelMetadata& model) : packed_(StoredVersion::make(model)) {}
