@@ -153,21 +153,30 @@ class Reader {
   template <class Out, template <class> class Traits, class... Members, class Type, class ReadOne>
   Out member(Type type, const void* value, std::string_view name, ReadOne read_one) {
     static_assert(sizeof...(Members) == static_cast<std::size_t>(Type::MAX), "name every member of the union");
-    Out out{};
+    static_assert(
+        [] {
+          std::size_t number = 0;
+          return ((static_cast<std::size_t>(Traits<Members>::enum_value) == ++number) && ...);
+        }(),
+        "name each member once, as the schema has them: the last one's type is not looked at");
     if (type > Type::MAX) {
       newer_number(name, static_cast<std::uint8_t>(type));
     } else if (type == Type::NONE || value == nullptr) {
       damaged(std::string(name) + " is absent");
     } else {
-      (read_if<Out, Traits, Members>(out, type, value, read_one), ...);
+      return read_member<Out, Traits, Members...>(type, value, read_one);
     }
-    return out;
+    return Out{};
   }
 
  private:
-  template <class Out, template <class> class Traits, class Table, class Type, class ReadOne>
-  static void read_if(Out& out, Type type, const void* value, ReadOne& read_one) {
-    if (type == Traits<Table>::enum_value) out = read_one(static_cast<const Table*>(value));
+  /// `type` is that of one of the members.
+  template <class Out, template <class> class Traits, class First, class... Others, class Type, class ReadOne>
+  static Out read_member(Type type, const void* value, ReadOne& read_one) {
+    if constexpr (sizeof...(Others) > 0) {
+      if (type != Traits<First>::enum_value) return read_member<Out, Traits, Others...>(type, value, read_one);
+    }
+    return Out(read_one(static_cast<const First*>(value)));
   }
 
   bool enter_table(const flatbuffers::Table* table, std::string_view name, flatbuffers::voffset_t last);

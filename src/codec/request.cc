@@ -252,8 +252,9 @@ Batch read(Reader& r, const wire::Batch* table) {
 Member<wire::Command> write_command(Writer& w, const Command& command) {
   return visit_innermost([&w](const auto& c) { return as_member<wire::CommandTraits>(write(w, c)); }, command);
 }
-Command read_command(Reader& r, const wire::Request* request) {
-  return r.member<Command, wire::CommandTraits, wire::RegisterModel, wire::TransitionState, wire::RecordValidation,
+// Straight into the body: to move a variant is to ask which of its alternatives it holds.
+RequestBody read_command(Reader& r, const wire::Request* request) {
+  return r.member<RequestBody, wire::CommandTraits, wire::RegisterModel, wire::TransitionState, wire::RecordValidation,
                   wire::CreatePool, wire::Allocate, wire::FreeBlock, wire::CacheBlock, wire::PinBlock, wire::UnpinBlock,
                   wire::TouchBlock, wire::Evict, wire::Defragment, wire::CreateCheckpoint, wire::CompleteCheckpoint,
                   wire::CorruptCheckpoint, wire::RemoveCheckpoint, wire::CollectGarbage, wire::SetPolicy,
@@ -561,15 +562,15 @@ query::TakeSnapshot read(Reader& r, const wire::TakeSnapshot* table) {
 Member<wire::Query> write_query(Writer& w, const Query& query) {
   return std::visit([&w](const auto& q) { return as_member<wire::QueryTraits>(write(w, q)); }, query);
 }
-Query read_query(Reader& r, const wire::Request* request) {
-  return r.member<Query, wire::QueryTraits, wire::GetModel, wire::ListVersions, wire::ListModels, wire::FindModels,
-                  wire::GetValidation, wire::CompareShapes, wire::CheckSla, wire::BestModel, wire::RollbackPriority,
-                  wire::ListPools, wire::GetPoolStats, wire::ListBlocks, wire::GetBlock, wire::BlocksForTensor,
-                  wire::PlanDefragment, wire::GetCheckpoint, wire::ListCheckpoints, wire::LatestCheckpoint,
-                  wire::FindRestorePoint, wire::RestorationChain, wire::ValidateCheckpoint, wire::CheckpointDue,
-                  wire::FindCheckpoints, wire::GetPolicy, wire::ReadLog, wire::ReadHistory, wire::VerifyLog,
-                  wire::GetStatus, wire::TakeSnapshot>(request->query_type(), request->query(), "query",
-                                                       [&r](const auto* member) { return read(r, member); });
+RequestBody read_query(Reader& r, const wire::Request* request) {
+  return r.member<RequestBody, wire::QueryTraits, wire::GetModel, wire::ListVersions, wire::ListModels,
+                  wire::FindModels, wire::GetValidation, wire::CompareShapes, wire::CheckSla, wire::BestModel,
+                  wire::RollbackPriority, wire::ListPools, wire::GetPoolStats, wire::ListBlocks, wire::GetBlock,
+                  wire::BlocksForTensor, wire::PlanDefragment, wire::GetCheckpoint, wire::ListCheckpoints,
+                  wire::LatestCheckpoint, wire::FindRestorePoint, wire::RestorationChain, wire::ValidateCheckpoint,
+                  wire::CheckpointDue, wire::FindCheckpoints, wire::GetPolicy, wire::ReadLog, wire::ReadHistory,
+                  wire::VerifyLog, wire::GetStatus, wire::TakeSnapshot>(
+      request->query_type(), request->query(), "query", [&r](const auto* member) { return read(r, member); });
 }
 
 // ---- frames
@@ -610,24 +611,31 @@ Offset<wire::Request> write(Writer& w, const Request& request) {
                              to_scalar(request.if_sequence), reason, command.type, command.offset, query.type,
                              query.offset);
 }
-Request read(Reader& r, const wire::Request* table) {
-  if (!r.enter(table, "Request", wire::Request::VT_QUERY)) return {};
-  Request request{.correlation_id = table->correlation_id(),
-                  .command_number = table->command_number(),
-                  .answered_below = table->answered_below(),
-                  .if_sequence = from_scalar(table->if_sequence()),
-                  .reason = r.text(table->reason(), "reason"),
-                  .body = {}};
+RequestBody read_body(Reader& r, const wire::Request* table) {
   const bool has_command = table->command_type() != wire::Command::NONE;
   const bool has_query = table->query_type() != wire::Query::NONE;
   if (has_command == has_query) {
     r.damaged("Request takes a command or a query, and one only");
-  } else if (has_command) {
-    request.body = read_command(r, table);
-  } else {
-    request.body = read_query(r, table);
+    return {};
   }
-  return request;
+  return has_command ? read_command(r, table) : read_query(r, table);
+}
+Request read(Reader& r, const wire::Request* table) {
+  if (!r.enter(table, "Request", wire::Request::VT_QUERY)) return {};
+  return {.correlation_id = table->correlation_id(),
+          .command_number = table->command_number(),
+          .answered_below = table->answered_below(),
+          .if_sequence = from_scalar(table->if_sequence()),
+          .reason = r.text(table->reason(), "reason"),
+          .body = read_body(r, table)};
+}
+
+/// A function of its own, since what it returns is made where the caller wants it only where that is all it returns.
+Result<ClientMessage> read_message(Reader& r, const wire::ClientFrame* table) {
+  auto message = r.member<Result<ClientMessage>, wire::ClientMessageTraits, wire::Hello, wire::Request>(
+      table->message_type(), table->message(), "message", [&r](const auto* member) { return read(r, member); });
+  if (!r.ok()) message = r.status();
+  return message;
 }
 
 template <class Message>
@@ -656,10 +664,7 @@ Result<ClientMessage> decode_client_frame(std::span<const std::byte> frame) {
   const wire::ClientFrame* table = verified.root();
   if (table == nullptr) r.damaged("malformed");
   if (!r.enter(table, "ClientFrame", wire::ClientFrame::VT_MESSAGE)) return r.status();
-  ClientMessage message = r.member<ClientMessage, wire::ClientMessageTraits, wire::Hello, wire::Request>(
-      table->message_type(), table->message(), "message", [&r](const auto* member) { return read(r, member); });
-  if (!r.ok()) return r.status();
-  return message;
+  return read_message(r, table);
 }
 
 std::optional<std::uint64_t> correlation_id_of(std::span<const std::byte> frame) {

@@ -196,12 +196,13 @@ struct Hello {
   std::string client;
   bool operator==(const Hello&) const = default;
 };
+using RequestBody = std::variant<Command, Query>;
 struct Request {
   std::uint64_t correlation_id{};
   std::uint64_t command_number{}, answered_below{};
   std::optional<Sequence> if_sequence;
   std::string reason;
-  std::variant<Command, Query> body;
+  RequestBody body;
   bool operator==(const Request&) const = default;
 };
 using ClientMessage = std::variant<Hello, Request>;

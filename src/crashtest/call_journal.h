@@ -23,7 +23,7 @@ struct Call {
   SessionId session{};
   std::uint64_t number{};  ///< of a command; 0: a query
   std::string actor;
-  std::variant<Command, Query> body;
+  RequestBody body;
   std::optional<Sequence> if_sequence;
   std::string reason;
 

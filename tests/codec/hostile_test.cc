@@ -275,6 +275,11 @@ TEST(Unknown, MembersOfAUnionAreFromANewerVersion) {
                    return std::pair(static_cast<wire::Query>(200), wire::CreateGetStatus(fbb).Union());
                  }),
                  "query 200 is unknown");
+  FlatBufferBuilder fbb;
+  const auto body = wire::CreateHello(fbb).Union();
+  fbb.FinishSizePrefixed(wire::CreateClientFrame(fbb, static_cast<wire::ClientMessage>(200), body),
+                         wire::ClientFrameIdentifier());
+  expect_refused(bytes_in(fbb), "message 200 is unknown");
 }
 
 TEST(Unknown, EnumeratorsAreFromANewerVersion) {
@@ -417,6 +422,9 @@ TEST(Absent, RequiredFieldsAreNamed) {
     SCOPED_TRACE(message);
     expect_refused(frame, message);
   }
+  FlatBufferBuilder frame;
+  frame.FinishSizePrefixed(wire::CreateClientFrame(frame), wire::ClientFrameIdentifier());
+  expect_refused(bytes_in(frame), "message is absent");
   expect_record_refused(record_with([](FlatBufferBuilder&) { return std::pair(wire::Event::NONE, Offset<void>()); }),
                         StatusCode::kDataLoss, "event is absent");
   expect_record_refused(record_with([](FlatBufferBuilder& fbb) {

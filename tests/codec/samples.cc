@@ -127,7 +127,7 @@ Record alone(Event event) {
   return record;
 }
 
-Request around(std::variant<Command, Query> body) {
+Request around(RequestBody body) {
   return {.correlation_id = 9,
           .command_number = 77,
           .answered_below = 70,
