@@ -95,7 +95,9 @@ Result<Events> decide_one(const State& state, const CreateCheckpoint& command, c
     if (!parent.ok()) return parent.status();
     event.parent = *parent;
   }
-  return Events{std::move(event)};
+  Events events;
+  events.emplace_back(std::move(event));  // an initializer list would copy it
+  return events;
 }
 
 absl::Status check_path(const CompleteCheckpoint& command) {

@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "checkpoint/checkpoint.h"
 #include "platform/digest.h"
 #include "platform/entity_id.h"
@@ -89,7 +90,7 @@ struct PolicySet {
   bool operator==(const PolicySet&) const = default;
 };
 using Event = std::variant<CheckpointCreated, CheckpointCompleted, CheckpointCorrupted, CheckpointDeleted, PolicySet>;
-using Events = std::vector<Event>;
+using Events = absl::InlinedVector<Event, 1>;  // of most commands one
 
 /// What decide() may not find out for itself.
 struct Context {

@@ -114,6 +114,13 @@ Result<Events> decide_one(const State& state, const CreatePool& command, const C
   return Events{PoolCreated{device}};
 }
 
+/// Without the copy that an initializer list makes.
+Events one(BlockAllocated&& event) {
+  Events events;
+  events.emplace_back(std::move(event));
+  return events;
+}
+
 Result<Events> decide_one(const State& state, const Allocate& command, const Context& context) {
   const AllocationRequest& request = command.request;
   if (absl::Status status = check_request(request); !status.ok()) return status;
@@ -132,7 +139,7 @@ Result<Events> decide_one(const State& state, const Allocate& command, const Con
                        context.now};
   if (const auto hole = pool.placement().best_fit(actual_size, request.alignment)) {
     event.offset = align_up(hole->offset, request.alignment);
-    return Events{std::move(event)};
+    return one(std::move(event));
   }
   const std::size_t available = pool.placement().free_bytes() + pool.cached_bytes(request.priority);
   if (available < actual_size) return refuse(AllocationFailure::OutOfMemory);
@@ -147,7 +154,7 @@ Result<Events> decide_one(const State& state, const Allocate& command, const Con
   event.offset = plan->offset;
   event.evicted.reserve(plan->evicted.size());
   for (const CachedBlock& block : plan->evicted) event.evicted.push_back(block.offset);
-  return Events{std::move(event)};
+  return one(std::move(event));
 }
 
 Result<Events> decide_one(const State& state, const FreeBlock& command, const Context&) {

@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "gpu_memory/gpu_memory.h"
 #include "platform/digest.h"
 #include "platform/entity_id.h"
@@ -134,7 +135,7 @@ struct BlockMoved {
 };
 using Event = std::variant<PoolCreated, BlockAllocated, AllocationRefused, BlockFreed, BlockCached, BlockPinned,
                            BlockUnpinned, BlockTouched, BlockEvicted, BlockMoved>;
-using Events = std::vector<Event>;
+using Events = absl::InlinedVector<Event, 1>;  // of most commands one
 
 /// What decide() may not find out for itself.
 struct Context {

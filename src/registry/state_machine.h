@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/container/btree_set.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/hash/hash.h"
 #include "platform/digest.h"
 #include "platform/log_types.h"
@@ -58,7 +59,7 @@ struct ValidationRecorded {
   bool operator==(const ValidationRecorded&) const = default;
 };
 using Event = std::variant<ModelRegistered, StateTransitioned, ValidationRecorded>;
-using Events = std::vector<Event>;
+using Events = absl::InlinedVector<Event, 1>;  // of most commands one
 
 /// The place of a version in every list.
 struct VersionKey {

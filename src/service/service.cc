@@ -1,7 +1,6 @@
 #include "service/service.h"
 
 #include <cassert>
-#include <iterator>
 #include <limits>
 #include <type_traits>
 #include <variant>
@@ -69,9 +68,13 @@ absl::Status check_unchanged(const State& state, const std::string& stream, Sequ
                                         names::quoted(stream), last, if_sequence));
 }
 
+/// Moves what a domain decided behind `events`.
 template <class DomainEvents>
-std::vector<Event> widened(DomainEvents&& events) {
-  return {std::make_move_iterator(events.begin()), std::make_move_iterator(events.end())};
+absl::Status take_over(Result<DomainEvents>&& decided, absl::InlinedVector<Event, 1>& events) {
+  if (!decided.ok()) return decided.status();
+  events.reserve(events.size() + decided->size());
+  for (auto& event : *decided) events.emplace_back(std::move(event));
+  return absl::OkStatus();
 }
 
 /// Why a command may not stand in a Batch; nullptr: it may.
@@ -92,7 +95,7 @@ const gpu_memory::AllocationRefused* refused_allocation(const Event& event) {
 }
 
 /// The pools that the events concern, each once in a row; only a Batch has more than one, and it is short.
-std::vector<std::string> pools_of(const std::vector<Record>& records) {
+std::vector<std::string> pools_of(std::span<const Record> records) {
   std::vector<std::string> pools;
   for (const Record& record : records) {
     const auto* event = std::get_if<gpu_memory::Event>(&record.event);
@@ -128,7 +131,7 @@ struct BatchUndo {
 };
 
 /// As they go into a group.
-absl::Status encode_all(const std::vector<Record>& records, std::string& encoded) {
+absl::Status encode_all(std::span<const Record> records, std::string& encoded) {
   encoded.clear();
   for (const Record& record : records) {
     const Result<std::string_view> one = codec::encode_record_view(record);
@@ -257,12 +260,12 @@ Reply Service::run(const Caller& caller, const Request& request, Command&& comma
 
 Service::Logged Service::run_single(const Caller& caller, const Request& request, SingleCommand&& command) {
   const bool accepts_clock = std::holds_alternative<AcceptClock>(command);
-  Result<std::vector<Event>> events = decide(std::move(command), request.if_sequence);
-  if (!events.ok()) return events.status();
-  if (events->empty()) return std::nullopt;
-  std::vector<Record> records;
-  records.reserve(events->size());
-  for (Event& event : *events) records.push_back(make_record(caller, request, std::move(event)));
+  Events events;
+  if (absl::Status status = decide(std::move(command), request.if_sequence, events); !status.ok()) return status;
+  if (events.empty()) return std::nullopt;
+  Records records;
+  records.reserve(events.size());
+  for (Event& event : events) add_record(records, caller, request, std::move(event));
   Logged logged = commit(caller, request, std::move(records), false);
   if (logged.ok() && accepts_clock) clock_.accept(now_);
   return logged;
@@ -274,7 +277,7 @@ Service::Logged Service::run_batch(const Caller& caller, const Request& request,
         fmt::format("a batch has 1 to {} commands, not {}", kMaxBatchItems, batch.items.size()));
   }
   BatchUndo undo;
-  std::vector<Record> records;
+  Records records;
   const auto refuse = [&](std::size_t index, absl::StatusCode code, std::string_view message) {
     undo.roll_back(state_);
     return absl::Status(code, fmt::format("command {} of the batch: {}", index + 1, message));
@@ -284,15 +287,16 @@ Service::Logged Service::run_batch(const Caller& caller, const Request& request,
     if (const char* barred = barred_from_batch(item.command)) {
       return refuse(index, absl::StatusCode::kInvalidArgument, fmt::format("{} may not stand in a batch", barred));
     }
-    Result<std::vector<Event>> events =
-        decide(std::move(item.command), item.if_sequence ? item.if_sequence : request.if_sequence);
-    if (!events.ok()) return refuse(index, events.status().code(), std::string(events.status().message()));
-    for (Event& event : *events) {
+    Events events;
+    const absl::Status status =
+        decide(std::move(item.command), item.if_sequence ? item.if_sequence : request.if_sequence, events);
+    if (!status.ok()) return refuse(index, status.code(), std::string(status.message()));
+    for (Event& event : events) {
       if (const auto* refused = refused_allocation(event)) {
         return refuse(index, absl::StatusCode::kResourceExhausted, gpu_memory::refusal_message(*refused));
       }
       undo.apply(state_, event);
-      Record& record = records.emplace_back(make_record(caller, request, std::move(event)));
+      Record& record = add_record(records, caller, request, std::move(event));
       record.batch_index = static_cast<std::uint32_t>(index);
       record.batch_size = static_cast<std::uint32_t>(batch.items.size());
     }
@@ -303,53 +307,51 @@ Service::Logged Service::run_batch(const Caller& caller, const Request& request,
   return logged;
 }
 
-Result<std::vector<Event>> Service::decide(SingleCommand&& command, const std::optional<Sequence>& if_sequence) const {
-  if (!if_sequence) return decide_events(std::move(command));
+absl::Status Service::decide(SingleCommand&& command, const std::optional<Sequence>& if_sequence,
+                             Events& events) const {
+  if (!if_sequence) return decide_events(std::move(command), events);
   const std::string target = std::visit(TargetStream{state_}, command);
-  Result<std::vector<Event>> events = decide_events(std::move(command));
-  if (absl::IsInvalidArgument(events.status())) return events;
+  absl::Status status = decide_events(std::move(command), events);
+  if (absl::IsInvalidArgument(status)) return status;
   // A refusal may well come from the change that the caller has not seen, so the lost check goes first.
   absl::Status unchanged = check_unchanged(state_, target, *if_sequence);
   if (!unchanged.ok()) return unchanged;
-  if (!events.ok()) return events;
-  for (const Event& event : *events) {
+  if (!status.ok()) return status;
+  for (const Event& event : events) {
     for (const std::string& stream : streams_of(event)) {
       unchanged = check_unchanged(state_, stream, *if_sequence);
       if (!unchanged.ok()) return unchanged;
     }
   }
-  return events;
+  return absl::OkStatus();
 }
 
-Result<std::vector<Event>> Service::decide_events(SingleCommand&& command) const {
+absl::Status Service::decide_events(SingleCommand&& command, Events& events) const {
   if (auto* models = std::get_if<registry::Command>(&command)) {
-    Result<registry::Events> events = registry::decide(state_.registry, std::move(*models));
-    if (!events.ok()) return events.status();
-    for (registry::Event& event : *events) {
-      if (auto* registered = std::get_if<registry::ModelRegistered>(&event))
-        registered->model.set_registered_at(stamp());
+    Result<registry::Events> decided = registry::decide(state_.registry, std::move(*models));
+    if (decided.ok()) {
+      for (registry::Event& event : *decided) {
+        auto* registered = std::get_if<registry::ModelRegistered>(&event);
+        if (registered != nullptr) registered->model.set_registered_at(stamp());
+      }
     }
-    return widened(*std::move(events));
+    return take_over(std::move(decided), events);
   }
   if (const auto* gpu = std::get_if<gpu_memory::Command>(&command)) {
     const gpu_memory::Context context{stamp(), state_.incarnation(), config_.max_changes, config_.max_evictions,
                                       config_.touch_granularity_ms};
-    Result<gpu_memory::Events> events = gpu_memory::decide(state_.gpu_memory, *gpu, context);
-    if (!events.ok()) return events.status();
-    return widened(*std::move(events));
+    return take_over(gpu_memory::decide(state_.gpu_memory, *gpu, context), events);
   }
   if (const auto* checkpoints = std::get_if<checkpoint::Command>(&command)) {
     const checkpoint::Context context{stamp(), state_.incarnation(), config_.max_changes, config_.max_reply_bytes};
-    Result<checkpoint::Events> events = checkpoint::decide(state_.checkpoint, *checkpoints, context);
-    if (!events.ok()) return events.status();
-    return widened(*std::move(events));
+    return take_over(checkpoint::decide(state_.checkpoint, *checkpoints, context), events);
   }
-  if (!clock_.suspect()) return std::vector<Event>{};
-  return std::vector<Event>{ServerEvent{ClockAccepted{state_.time}}};
+  if (clock_.suspect()) events.emplace_back(ServerEvent{ClockAccepted{state_.time}});
+  return absl::OkStatus();
 }
 
-Record Service::make_record(const Caller& caller, const Request& request, Event&& event) const {
-  Record record;
+Record& Service::add_record(Records& records, const Caller& caller, const Request& request, Event&& event) const {
+  Record& record = records.emplace_back();
   record.time = stamp();
   record.wall_time = now_.wall_ms;
   record.incarnation = state_.incarnation();
@@ -362,7 +364,7 @@ Record Service::make_record(const Caller& caller, const Request& request, Event&
   return record;
 }
 
-storage::Note Service::make_note(const Caller& caller, const Request& request, std::vector<Record>& records) {
+storage::Note Service::make_note(const Caller& caller, const Request& request, Records& records) {
   // A note costs a key of its own in the database, so only a change that somebody explains has one.
   if (request.reason.empty()) return {};
   storage::Note note;
@@ -377,8 +379,7 @@ storage::Note Service::make_note(const Caller& caller, const Request& request, s
   return note;
 }
 
-Service::Logged Service::commit(const Caller& caller, const Request& request, std::vector<Record> records,
-                                bool applied) {
+Service::Logged Service::commit(const Caller& caller, const Request& request, Records&& records, bool applied) {
   const auto parts = static_cast<std::uint32_t>(records.size());
   for (std::uint32_t part = 0; part < parts; ++part) {
     records[part].sequence = state_.sequence + 1 + part;
@@ -391,7 +392,7 @@ Service::Logged Service::commit(const Caller& caller, const Request& request, st
   storage::crash_point(storage::CrashPoint::kDecided);
   if (parts > 1 && deliberate_bug(DeliberateBug::kHalfACommand)) {
     const std::string whole = encoded_;
-    encode_all({records.front()}, encoded_).IgnoreError();  // it was encoded just now
+    encode_all(std::span(records).first(1), encoded_).IgnoreError();  // it was encoded just now
     gather(std::move(note), 1);
     begin_group();
     ++groups_.back().first;
@@ -426,8 +427,11 @@ void Service::gather(storage::Note note, std::uint32_t record_count) {
   if (groups_.empty() || last_group_sealed_) begin_group();
   storage::Group& group = groups_.back();
   group.add(encoded_, record_count);
+  gathered_bytes_ += encoded_.size();
   if (note.sequence == 0) return;
-  group.note_bytes += sizeof(storage::Note) + note.bytes.size();
+  const std::size_t note_bytes = sizeof(storage::Note) + note.bytes.size();
+  group.note_bytes += note_bytes;
+  gathered_bytes_ += note_bytes;
   group.notes.push_back(std::move(note));
 }
 
@@ -454,17 +458,13 @@ NotedDigest Service::seal(bool at_rest) {
   return noted_digest(state_);
 }
 
-std::size_t Service::gathered_bytes() const {
-  std::size_t bytes = 0;
-  for (const storage::Group& group : groups_) bytes += group.bytes.size() + group.note_bytes;
-  return bytes;
-}
-
 std::optional<storage::Group> Service::take_group() {
   if (groups_.empty()) return std::nullopt;
   storage::Group group = std::move(groups_.front());
   groups_.pop_front();
   last_group_bytes_ = group.bytes.size();
+  gathered_bytes_ -= group.bytes.size() + group.note_bytes;
+  assert(!groups_.empty() || gathered_bytes_ == 0);
   return group;
 }
 

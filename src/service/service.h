@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
 #include "codec/record.h"
 #include "codec/reply.h"
 #include "codec/request.h"
@@ -80,7 +81,7 @@ class Service {
   NotedDigest seal(bool at_rest);
 
   /// Bytes of records and notes that wait for a group to be taken.
-  std::size_t gathered_bytes() const;
+  std::size_t gathered_bytes() const { return gathered_bytes_; }
   /// The next group to be made durable; nullopt: nothing is gathered.
   std::optional<storage::Group> take_group();
   /// What an operator should read in the log of the service, once.
@@ -94,21 +95,24 @@ class Service {
  private:
   /// Gives the answer of a command that became part of the log; nullopt: nothing changed.
   using Logged = Result<std::optional<Reply>>;
+  using Events = absl::InlinedVector<Event, 1>;  // of most commands one
+  using Records = absl::InlinedVector<Record, 1>;
   Logged run_single(const Caller&, const Request&, SingleCommand&&);
   Logged run_batch(const Caller&, const Request&, Batch&&);
   Reply run(const Caller&, const Request&, Command&&);
   absl::Status check_number(const Request&, const Sessions::Session*) const;
   absl::Status check_gates(const Command&) const;
-  Result<std::vector<Event>> decide(SingleCommand&&, const std::optional<Sequence>& if_sequence) const;
-  Result<std::vector<Event>> decide_events(SingleCommand&&) const;
-  /// One part of a command.
-  Record make_record(const Caller&, const Request&, Event&&) const;
+  /// Into `events`, which is empty; what it holds after a refusal means nothing.
+  absl::Status decide(SingleCommand&&, const std::optional<Sequence>& if_sequence, Events& events) const;
+  absl::Status decide_events(SingleCommand&&, Events& events) const;
+  /// One part of a command, behind the others; it lacks its numbers.
+  Record& add_record(Records&, const Caller&, const Request&, Event&&) const;
   /// Makes the records of a command part of the log; they lack their number, their sequence among it. `applied`: their
   /// events are already. Changes nothing where it refuses.
-  Logged commit(const Caller&, const Request&, std::vector<Record> records, bool applied);
+  Logged commit(const Caller&, const Request&, Records&& records, bool applied);
   void gather(storage::Note note, std::uint32_t record_count);
   void begin_group();
-  storage::Note make_note(const Caller&, const Request&, std::vector<Record>& records);
+  storage::Note make_note(const Caller&, const Request&, Records& records);
   void remember(const SessionId&, std::uint64_t number, const Reply&);
   void watch_pool(const std::string& device_id);
   std::uint64_t stamp() const { return std::max(state_.time, now_.wall_ms); }
@@ -122,6 +126,7 @@ class Service {
   std::uint64_t free_bytes_;
   std::vector<std::string> warnings_;
   std::deque<storage::Group> groups_;
+  std::size_t gathered_bytes_{};    ///< in `groups_`
   std::string encoded_;             ///< the records of the command at hand, as they go into a group
   bool last_group_sealed_{};        ///< ends at a noted digest: the next command begins another
   std::size_t last_group_bytes_{};  ///< of the one taken last

@@ -423,6 +423,22 @@ TEST_F(ServiceTest, CommandsGatherIntoOneGroupUntilItIsTaken) {
   write(*group);
 }
 
+TEST_F(ServiceTest, CountsWhatIsGatheredInAllGroups) {
+  flush();
+  EXPECT_EQ(service_->gathered_bytes(), 0u);
+  execute(register_model("a"), {.reason = "because"});
+  const std::size_t first = service_->gathered_bytes();
+  service_->note_digest_at_end();
+  execute(register_model("another"), {});
+  const std::size_t second = service_->gathered_bytes() - first;
+  for (const std::size_t bytes : {first, second}) {
+    const auto group = service_->take_group();
+    ASSERT_TRUE(group);
+    EXPECT_EQ(group->bytes.size() + group->note_bytes, bytes);
+    EXPECT_EQ(service_->gathered_bytes(), bytes == first ? second : 0);
+  }
+}
+
 TEST_F(ServiceTest, DigestsAreNotedAtTheFirstCommandEndBehindAMultiple) {
   // Batches of 100: 1 + 655 * 100 = 65,501, and the next one passes 65,536.
   for (std::uint32_t i = 0; i < 656; ++i) {
