@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 constexpr std::size_t kOutputBytes = std::size_t{256} * 1024;
+constexpr std::size_t kKeptBytes = std::size_t{64} * 1024;
 
 bool is_command(const Request& request) { return std::holds_alternative<Command>(request.body); }
 
@@ -30,6 +31,11 @@ bool is_final(absl::StatusCode code) {
   }
 }
 
+Request request_of(Command&& command, CommandOptions&& options) {
+  return {.if_sequence = options.if_sequence, .reason = std::move(options.reason), .body = std::move(command)};
+}
+Request request_of(Query&& query) { return {.if_sequence = {}, .reason = {}, .body = std::move(query)}; }
+
 /// For where the client answers itself.
 Callback without_view(ViewCallback callback) {
   return [callback = std::move(callback)](const Answer& answer) { callback(answer.status, nullptr); };
@@ -45,31 +51,19 @@ Core::Core(Options options, SessionId session, std::function<std::uint64_t()> ra
       retries_(options_.max_in_flight) {}
 
 void Core::submit(Command command, CommandOptions options, Callback callback, std::uint64_t now) {
-  Request request;
-  request.if_sequence = options.if_sequence;
-  request.reason = std::move(options.reason);
-  request.body = std::move(command);
-  add(std::move(request), std::move(callback), {}, now);
+  add(request_of(std::move(command), std::move(options)), std::move(callback), {}, now);
 }
 
 void Core::submit(Query query, Callback callback, std::uint64_t now) {
-  Request request;
-  request.body = std::move(query);
-  add(std::move(request), std::move(callback), {}, now);
+  add(request_of(std::move(query)), std::move(callback), {}, now);
 }
 
 void Core::submit(Command command, CommandOptions options, ViewCallback callback, std::uint64_t now) {
-  Request request;
-  request.if_sequence = options.if_sequence;
-  request.reason = std::move(options.reason);
-  request.body = std::move(command);
-  add(std::move(request), {}, std::move(callback), now);
+  add(request_of(std::move(command), std::move(options)), {}, std::move(callback), now);
 }
 
 void Core::submit(Query query, ViewCallback callback, std::uint64_t now) {
-  Request request;
-  request.body = std::move(query);
-  add(std::move(request), {}, std::move(callback), now);
+  add(request_of(std::move(query)), {}, std::move(callback), now);
 }
 
 void Core::add(Request&& request, Callback&& callback, ViewCallback&& view_callback, std::uint64_t now) {
@@ -85,9 +79,8 @@ void Core::add(Request&& request, Callback&& callback, ViewCallback&& view_callb
   if (view_callback) ++views_;
   request.correlation_id = next_correlation_++;
   const std::uint64_t id = request.correlation_id;
-  pending_.emplace_hint(pending_.end(), id,
-                        Pending{std::move(request), std::move(callback), std::move(view_callback),
-                                now + options_.request_timeout_ms, false});
+  pending_.try_emplace(pending_.end(), id, std::move(request), std::move(callback), std::move(view_callback),
+                       now + options_.request_timeout_ms);
 }
 
 void Core::on_connected(std::uint64_t /*now*/) {
@@ -298,9 +291,11 @@ Core::Action Core::take_action(std::uint64_t now) {
   return Action::Connect;
 }
 
-std::string Core::take_output(std::uint64_t now) {
+std::string Core::take_output(std::uint64_t now, std::string memory) {
   if (phase_ == Phase::Ready && now >= send_at_) pump();
-  return std::exchange(output_, {});
+  memory.clear();
+  if (memory.capacity() > kKeptBytes) memory = {};
+  return std::exchange(output_, std::move(memory));
 }
 
 void Core::pump() {

@@ -87,8 +87,9 @@ class Core {
   void close();
 
   Action take_action(std::uint64_t now);
-  /// What is to be sent now, about 256 KiB at most; ask again when it is written.
-  std::string take_output(std::uint64_t now);
+  /// What is to be sent now, about 256 KiB at most; ask again when it is written. `memory`: of what was written before,
+  /// for what comes next; more than 64 KiB are given back.
+  std::string take_output(std::uint64_t now, std::string memory = {});
   /// Answers since the last call, each with its callback.
   struct Completion {
     Callback callback;
@@ -108,10 +109,15 @@ class Core {
  private:
   enum class Phase { Idle, Connecting, Greeting, Ready, Over };
   struct Pending {
+    Pending(Request&& asked, Callback&& on_answer, ViewCallback&& on_view, std::uint64_t until)
+        : request(std::move(asked)),
+          callback(std::move(on_answer)),
+          view_callback(std::move(on_view)),
+          deadline(until) {}
     Request request;
     Callback callback;
     ViewCallback view_callback;  // this or the other
-    std::uint64_t deadline{};
+    std::uint64_t deadline;
     bool sent{};
   };
   using PendingMap = std::map<std::uint64_t, Pending>;  // by correlation id, which is the order of submit()

@@ -7,6 +7,7 @@
 #include <random>
 
 #include <asio/io_context.hpp>
+#include <fmt/compile.h>
 #include <fmt/format.h>
 
 #include "model_table.h"
@@ -76,7 +77,7 @@ struct Run {
     const std::uint64_t key = number % plan.keys;
     registry::ModelView model = table[key % table.size()].view();
     fmt::memory_buffer model_id;
-    fmt::format_to(std::back_inserter(model_id), "{}/{}-{}", prefix, model.model_id, key);
+    fmt::format_to(std::back_inserter(model_id), FMT_COMPILE("{}/{}-{}"), prefix, model.model_id, key);
     model.model_id = {model_id.data(), model_id.size()};
     const std::uint64_t release = number / plan.keys;  // 64 bits of it do not fit one of the three numbers
     model.version = {1, static_cast<std::uint32_t>(release >> 32U), static_cast<std::uint32_t>(release)};
