@@ -630,7 +630,7 @@ Request read(Reader& r, const wire::Request* table) {
           .body = read_body(r, table)};
 }
 
-/// A function of its own, since what it returns is made where the caller wants it only where that is all it returns.
+/// A function of its own: where every return names one variable, the compiler makes that where the caller wants it.
 Result<ClientMessage> read_message(Reader& r, const wire::ClientFrame* table) {
   auto message = r.member<Result<ClientMessage>, wire::ClientMessageTraits, wire::Hello, wire::Request>(
       table->message_type(), table->message(), "message", [&r](const auto* member) { return read(r, member); });

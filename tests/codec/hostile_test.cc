@@ -422,9 +422,9 @@ TEST(Absent, RequiredFieldsAreNamed) {
     SCOPED_TRACE(message);
     expect_refused(frame, message);
   }
-  FlatBufferBuilder frame;
-  frame.FinishSizePrefixed(wire::CreateClientFrame(frame), wire::ClientFrameIdentifier());
-  expect_refused(bytes_in(frame), "message is absent");
+  FlatBufferBuilder empty;
+  empty.FinishSizePrefixed(wire::CreateClientFrame(empty), wire::ClientFrameIdentifier());
+  expect_refused(bytes_in(empty), "message is absent");
   expect_record_refused(record_with([](FlatBufferBuilder&) { return std::pair(wire::Event::NONE, Offset<void>()); }),
                         StatusCode::kDataLoss, "event is absent");
   expect_record_refused(record_with([](FlatBufferBuilder& fbb) {

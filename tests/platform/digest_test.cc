@@ -46,7 +46,8 @@ TEST(CanonicalBytes, HashToTheSameForEver) {
 
 TEST(CanonicalBytes, HashWhatIsLongAsWhatIsShort) {
   // Of 1,024 bytes the kind takes 9, the size of the text 8, the end 11 and the number 8.
-  for (const std::size_t size : {0, 1, 900, 987, 988, 989, 995, 996, 997, 1'006, 1'007, 1'008, 1'024, 5'000}) {
+  for (const std::size_t size :
+       {0, 1, 900, 987, 988, 989, 995, 996, 997, 998, 999, 1'000, 1'006, 1'007, 1'008, 1'024, 1'025, 5'000}) {
     SCOPED_TRACE(size);
     const std::string text(size, 'x');
     std::string bytes;
