@@ -1,12 +1,14 @@
 // What is encoded decodes to the same value, and the same value always encodes to the same bytes.
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 #include <gtest/gtest.h>
 
 #include "codec/record.h"
 #include "codec/reply.h"
 #include "codec/request.h"
+#include "codec/version_request_frame.h"
 #include "registry/state_machine.h"
 #include "tests/codec/bytes.h"
 #include "tests/codec/random_values.h"
@@ -170,6 +172,48 @@ TEST(Encode, AppendsBehindWhatIsThereOrLeavesIt) {
   request.body = Query(query::GetPoolStats{"gpu0"});
   ASSERT_TRUE(codec::append_client_frame(request, out).ok());
   EXPECT_EQ(out, "before" + encode_client_frame(request).value());
+}
+
+TEST(VersionRequestFrame, IsWhatEncodingGivesForEachVersionAndNumber) {
+  registry::ModelMetadata model;
+  model.framework = "pytorch";
+  model.input_shape = {1, 3, 224, 224};
+  model.tags = {{"accuracy_top1", "76.13"}, {"k", ""}};
+  constexpr std::uint64_t kLargest = std::numeric_limits<std::uint64_t>::max();
+  constexpr std::uint32_t kLargestPart = std::numeric_limits<std::uint32_t>::max();
+  for (const std::size_t bytes : {std::size_t{0}, std::size_t{1}, std::size_t{7}, std::size_t{8}, std::size_t{255}}) {
+    SCOPED_TRACE(bytes);
+    model.model_id = std::string(bytes, 'a');
+    model.version = {};
+    auto registration = codec::VersionRequestFrame::make(registry::RegisterModel{model}).value();
+    auto get = codec::VersionRequestFrame::make(query::GetModel{model.model_id, model.version}).value();
+    for (const auto& [letter, version, number] :
+         {std::tuple{'z', registry::ModelVersion{1, 2, 3}, std::uint64_t{7}},
+          std::tuple{'b', registry::ModelVersion{kLargestPart, 0, kLargestPart}, kLargest},
+          std::tuple{'c', registry::ModelVersion{}, std::uint64_t{1}}}) {
+      model.model_id = std::string(bytes, letter);
+      model.version = version;
+      Request request;
+      request.correlation_id = number;
+      request.body = Query(query::GetModel{model.model_id, version});
+      get.set_version(model.model_id, version);
+      get.set_numbers(number, 5, 3);
+      EXPECT_EQ(get.bytes(), encode_client_frame(request).value());
+
+      request.command_number = number - number / 2;
+      request.answered_below = number - number / 3;
+      request.body = Command(registry::Command(registry::RegisterModel{model}));
+      registration.set_version(model.model_id, version);
+      registration.set_numbers(number, request.command_number, request.answered_below);
+      EXPECT_EQ(registration.bytes(), encode_client_frame(request).value());
+    }
+  }
+}
+
+TEST(VersionRequestFrame, IsRefusedWhereEncodingRefuses) {
+  const std::string too_long(codec::kMaxFrameBytes, 'a');
+  EXPECT_EQ(codec::VersionRequestFrame::make(query::GetModel{too_long, registry::ModelVersion{}}).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(Encode, AModelInPlaceAsOneThatWasCopied) {
