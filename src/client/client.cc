@@ -302,8 +302,6 @@ class Client::Impl : public std::enable_shared_from_this<Client::Impl> {
   std::thread thread_;
 };
 
-namespace {
-
 Result<SessionId> new_session() {
   SessionId session{};
   if (RAND_bytes(session.data(), static_cast<int>(session.size())) != 1) {
@@ -311,8 +309,6 @@ Result<SessionId> new_session() {
   }
   return session;
 }
-
-}  // namespace
 
 Result<std::unique_ptr<Client>> Client::connect(ClientOptions options) {
   Result<Endpoint> endpoint = parse_endpoint(options.server);

@@ -24,6 +24,9 @@ struct ClientOptions {
   std::size_t max_in_flight{1'024};
 };
 
+/// What a new session is called: 16 random bytes. kInternal: the system gives none.
+Result<SessionId> new_session();
+
 /// A connection to tensorforged that mends itself: pipelining, with safe retries (see Core).
 ///
 ///     auto client = Client::connect({.server = "127.0.0.1:7411", .actor = "ann"});

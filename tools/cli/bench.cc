@@ -7,11 +7,15 @@
 #include <random>
 
 #include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
 #include <fmt/compile.h>
 #include <fmt/format.h>
 
+#include "codec/version_request_frame.h"
+#include "load_connection.h"
 #include "model_table.h"
 #include "pipeline.h"
+#include "platform/endpoint.h"
 #include "platform/prefetch.h"
 #include "program.h"
 
@@ -45,6 +49,8 @@ struct Plan {
 
 constexpr std::uint64_t kMaxClients = 10'000, kMaxDepth = 1'024, kMaxSeconds = 86'400, kMaxKeys = 1'000'000,
                         kMaxLive = 10'000'000;
+static_assert(kMaxKeys <= 1'000'000, "a key has six digits in an id");
+constexpr std::chrono::seconds kPatience{30};  // with answers that are missing when the time is over
 constexpr std::size_t kSetUpWindow = 512;
 constexpr std::size_t kBlocksHeld = 64;  // by one connection
 constexpr std::size_t kTensors = 4'096;  // whose blocks they are
@@ -56,7 +62,10 @@ struct Run {
   Plan plan;
   std::string prefix;  ///< of everything that this run makes: nothing is met twice
   std::vector<registry::PackedModel> table;
+  std::vector<std::string> id_starts;                     ///< of the models of each row, up to the number of the key
+  std::vector<codec::VersionRequestFrame> registrations;  ///< one for each row of `table`
   std::vector<std::pair<std::string, registry::ModelVersion>> models;  ///< that `get` reads
+  std::vector<std::optional<codec::VersionRequestFrame>> gets;         ///< by the bytes of the id
   /// Of `models`, what `get` asks for next; so the memory has brought each when it is its turn.
   std::array<std::uint32_t, 16> picks{};
   std::size_t next_pick{};
@@ -64,23 +73,37 @@ struct Run {
   std::mt19937_64 random;
 
   SteadyClock::time_point end;
-  std::uint64_t in_flight{}, operations{}, errors{};
-  std::string first_error;
+  std::uint64_t connections{};  ///< that are not done
+  std::uint64_t lost_connections{};
+  std::uint64_t operations{}, errors{};
+  absl::Status first_error;
   std::vector<float> latencies_us;
   asio::io_context io{1};
 
   std::size_t below(std::size_t bound) { return static_cast<std::size_t>(random() % bound); }
 
-  /// The next version: of `keys` models in turn, each with the fields of a row of the table.
-  registry::PackedModel next_model() {
+  struct NextVersion {
+    std::size_t row{};  ///< of the table: the fields that it gets
+    fmt::basic_memory_buffer<char, 128> model_id;
+    registry::ModelVersion version;
+    std::string_view id() const { return {model_id.data(), model_id.size()}; }
+  };
+  /// The next version to make, of `keys` models in turn. The ids of a row's models are equally long.
+  NextVersion next_version() {
     const std::uint64_t number = versions_made++;
     const std::uint64_t key = number % plan.keys;
-    registry::ModelView model = table[key % table.size()].view();
-    fmt::memory_buffer model_id;
-    fmt::format_to(std::back_inserter(model_id), FMT_COMPILE("{}/{}-{}"), prefix, model.model_id, key);
-    model.model_id = {model_id.data(), model_id.size()};
     const std::uint64_t release = number / plan.keys;  // 64 bits of it do not fit one of the three numbers
-    model.version = {1, static_cast<std::uint32_t>(release >> 32U), static_cast<std::uint32_t>(release)};
+    NextVersion next;
+    next.row = key % table.size();
+    next.version = {1, static_cast<std::uint32_t>(release >> 32U), static_cast<std::uint32_t>(release)};
+    fmt::format_to(std::back_inserter(next.model_id), FMT_COMPILE("{}{:06}"), id_starts[next.row], key);
+    return next;
+  }
+  registry::PackedModel next_model() {
+    const NextVersion next = next_version();
+    registry::ModelView model = table[next.row].view();
+    model.model_id = next.id();
+    model.version = next.version;
     return registry::PackedModel(model);
   }
   /// A random one of `models`.
@@ -117,40 +140,100 @@ struct Share {
 };
 
 /// One connection: keeps `depth` requests in flight until the time is over.
-class Load {
+class Load final : public LoadConnection::User {
  public:
-  Load(Run& run, const Context& context, std::size_t number, Share share)
+  Load(Run& run, std::size_t number, Share share)
       : run_(run),
         number_(number),
+        asked_(run.plan.depth),
         blocks_(std::move(share.blocks)),
         blocks_held_(std::max(kBlocksHeld, blocks_.size())),
-        steps_(share.steps) {
-    client::ClientOptions options;
-    options.server = context.server();
-    options.actor = context.actor();
-    options.program = "tensorforge-bench/" TENSORFORGE_VERSION;
-    options.max_in_flight = std::max<std::size_t>(run.plan.depth, 1);
-    Result<std::unique_ptr<client::Client>> client = client::Client::start(run.io, std::move(options));
-    if (!client.ok()) throw Failure{Exit::WrongUsage, client.status()};
-    client_ = *std::move(client);
+        steps_(share.steps),
+        connection_(run.io, *this) {
+    ++run_.connections;
   }
 
-  void start() {
-    for (std::uint64_t i = 0; i < run_.plan.depth; ++i) next(SteadyClock::now());
+  void start(const asio::ip::tcp::endpoint& service, const std::string& actor) {
+    const Result<SessionId> session = client::new_session();
+    if (!session.ok()) throw refusal(session.status());
+    Hello hello;
+    hello.session = *session;
+    hello.actor = actor;
+    hello.client = "tensorforge-bench/" TENSORFORGE_VERSION;
+    connection_.connect(service, hello);
+  }
+
+  /// What is not answered is wrong.
+  void on_lost(const absl::Status& why) override {
+    if (done_) return;
+    connection_.close();
+    ++run_.lost_connections;
+    const std::uint64_t lost = std::max<std::uint64_t>(in_flight(), 1);
+    run_.operations += lost;
+    note_errors(lost, why);
+    finish();
+  }
+
+  void on_frame(std::span<const std::byte> frame, LoadConnection::Time arrived) override {
+    if (!greeted_) {
+      on_welcome(frame);
+      for (std::uint64_t i = 0; i < run_.plan.depth && !done_; ++i) next(arrived);
+      return;
+    }
+    if (in_flight() == 0) return on_lost(problem_in(frame, "the service answered what nobody asked"));
+    Asked& asked = asked_[answered_++ % asked_.size()];
+    if (asked.is_command) ++answered_commands_;
+    const std::chrono::duration<float, std::micro> took = arrived - asked.started;
+    ++run_.operations;
+    run_.latencies_us.push_back(took.count());
+    if (!(asked.check ? is_good(asked, frame) : names_version(asked, frame))) {
+      note_errors(1, problem_in(frame, "an answer that does not belong to its request"));
+    }
+    next(arrived);
   }
 
  private:
-  /// A version that was asked for.
+  /// A request that is in flight. Its correlation id is its place among all of this connection, from 1 up.
   struct Asked {
-    SteadyClock::time_point started;
+    LoadConnection::Time started;
+    bool is_command{};
+    std::function<bool(const Reply&)> check;  ///< empty: the answer names the version below
     std::string_view model_id;
     std::string own_id;  ///< what model_id may refer to
     registry::ModelVersion version;
   };
 
-  void next(SteadyClock::time_point now) {
-    if (now >= run_.end) return;
-    ++run_.in_flight;
+  std::uint64_t in_flight() const { return sent_ - answered_; }
+
+  void on_welcome(std::span<const std::byte> frame) {
+    const Result<ServerMessage> message = codec::decode_server_frame(frame);
+    greeted_ = message.ok() && std::holds_alternative<Welcome>(*message);
+    if (!greeted_) on_lost(problem_in(frame, "the service did not answer the hello"));
+  }
+
+  /// Of an answer that is not what it should be: why the service refused, or `else_what`.
+  static absl::Status problem_in(std::span<const std::byte> frame, std::string_view else_what) {
+    const Result<ServerMessage> message = codec::decode_server_frame(frame);
+    if (!message.ok()) return message.status();
+    const auto* reply = std::get_if<Reply>(&*message);
+    return reply == nullptr || reply->status.ok() ? absl::InternalError(std::string(else_what)) : reply->status;
+  }
+
+  void note_errors(std::uint64_t count, const absl::Status& what) {
+    run_.errors += count;
+    if (run_.first_error.ok()) run_.first_error = what;
+  }
+
+  void finish() {
+    done_ = true;
+    --run_.connections;
+  }
+
+  void next(LoadConnection::Time now) {
+    if (now >= run_.end) {
+      if (in_flight() == 0 && !done_) finish();
+      return;
+    }
     Operation operation = run_.plan.operation;
     if (operation == Operation::Mixed) {  // half of them read
       constexpr std::array kChoices{Operation::Get,      Operation::Get,   Operation::Get,   Operation::Get,
@@ -172,72 +255,70 @@ class Load {
     }
   }
 
-  template <class Message, class Checker>
-  void send(SteadyClock::time_point started, Message message, Checker check) {
-    auto on_answer = [this, started, check = std::move(check)](client::Answer answer) {
-      finish(started, answer.status, answer.status.ok() && check(answer.reply));
-    };
-    if constexpr (std::is_same_v<Message, Query>) {
-      client_->submit(std::move(message), std::move(on_answer));
-    } else {
-      client_->submit(Command(std::move(message)), {}, std::move(on_answer));
-    }
-  }
-
-  void finish(SteadyClock::time_point started, const absl::Status& status, bool good) {
-    const SteadyClock::time_point now = SteadyClock::now();
-    const std::chrono::duration<float, std::micro> took = now - started;
-    --run_.in_flight;
-    ++run_.operations;
-    run_.latencies_us.push_back(took.count());
-    if (!good) {
-      ++run_.errors;
-      if (run_.first_error.empty()) {
-        run_.first_error = status.ok() ? "an answer that does not belong to its request" : describe(status);
-      }
-    }
-    next(now);
-    if (run_.in_flight == 0) run_.io.stop();
-  }
-
-  void register_model(SteadyClock::time_point now) {
-    registry::PackedModel model = run_.next_model();
-    Asked& asked = ask(now, model.view().version);
-    asked.own_id = model.view().model_id;
-    asked.model_id = asked.own_id;
-    client_->submit(Command(registry::Command(registry::RegisterModel{std::move(model)})), {}, checker(asked));
-  }
-
-  void get(SteadyClock::time_point now) {
-    const auto& [model_id, version] = run_.next_to_read();
-    Asked& asked = ask(now, version);
-    asked.model_id = model_id;
-    client_->submit(Query(query::GetModel{model_id, version}), checker(asked));
-  }
-
-  Asked& ask(SteadyClock::time_point now, const registry::ModelVersion& version) {
-    if (unused_.empty()) unused_.push_back(&asked_.emplace_back());
-    Asked& asked = *unused_.back();
-    unused_.pop_back();
+  Asked& ask(LoadConnection::Time now, bool is_command) {
+    Asked& asked = asked_[sent_++ % asked_.size()];
     asked.started = now;
-    asked.version = version;
+    asked.is_command = is_command;
+    asked.check = nullptr;
+    if (is_command) ++sent_commands_;
     return asked;
   }
 
-  /// Compares the answer where it lies: the copies that a client makes of it would be measured too.
-  client::ViewCallback checker(Asked& asked) {
-    return [this, &asked](const absl::Status& status, const codec::ReplyView* view) {
-      const bool good = view != nullptr && view->version && view->version->model_id == asked.model_id &&
-                        view->version->version == asked.version;
-      unused_.push_back(&asked);
-      finish(asked.started, status, good);
-    };
+  void send(Asked& asked, codec::VersionRequestFrame& frame) {
+    frame.set_version(asked.model_id, asked.version);
+    frame.set_numbers(sent_, sent_commands_, answered_commands_ + 1);
+    connection_.output().append(frame.bytes());
   }
 
-  void alloc(SteadyClock::time_point now) {
+  void register_model(LoadConnection::Time now) {
+    const Run::NextVersion next = run_.next_version();
+    Asked& asked = ask(now, true);
+    asked.own_id = next.id();
+    asked.model_id = asked.own_id;
+    asked.version = next.version;
+    send(asked, run_.registrations[next.row]);
+  }
+
+  void get(LoadConnection::Time now) {
+    const auto& [model_id, version] = run_.next_to_read();
+    Asked& asked = ask(now, false);
+    asked.model_id = model_id;
+    asked.version = version;
+    send(asked, *run_.gets[model_id.size()]);
+  }
+
+  /// Compares the answer where it lies: the copies that a client makes of it would be measured too.
+  bool names_version(const Asked& asked, std::span<const std::byte> frame) const {
+    const auto reply = codec::view_reply(frame);
+    if (!reply.ok() || !*reply) return false;
+    const codec::ReplyView& view = **reply;
+    return view.correlation_id == answered_ && view.code == absl::StatusCode::kOk && view.version &&
+           view.version->model_id == asked.model_id && view.version->version == asked.version;
+  }
+
+  void send_command(LoadConnection::Time now, SingleCommand command, std::function<bool(const Reply&)> check) {
+    Asked& asked = ask(now, true);
+    asked.check = std::move(check);
+    Request request;
+    request.correlation_id = sent_;
+    request.command_number = sent_commands_;
+    request.answered_below = answered_commands_ + 1;
+    request.body = Command(std::move(command));
+    const absl::Status encoded = codec::append_client_frame(request, connection_.output());
+    if (!encoded.ok()) throw refusal(encoded);
+  }
+
+  bool is_good(const Asked& asked, std::span<const std::byte> frame) const {
+    const Result<ServerMessage> message = codec::decode_server_frame(frame);
+    if (!message.ok()) return false;
+    const auto* reply = std::get_if<Reply>(&*message);
+    return reply != nullptr && reply->correlation_id == answered_ && reply->status.ok() && asked.check(*reply);
+  }
+
+  void alloc(LoadConnection::Time now) {
     gpu_memory::Allocate command = run_.next_block(number_);
     const std::size_t size = command.request.size;
-    send(now, gpu_memory::Command(std::move(command)), [this, size](const Reply& reply) {
+    send_command(now, gpu_memory::Command(std::move(command)), [this, size](const Reply& reply) {
       const auto* allocated = std::get_if<result::Allocated>(&reply.result);
       if (allocated == nullptr || allocated->actual_size < size || allocated->offset % 256 != 0) return false;
       blocks_.push_back(allocated->block_id);
@@ -245,17 +326,17 @@ class Load {
     });
   }
 
-  void free_block(SteadyClock::time_point now) {
+  void free_block(LoadConnection::Time now) {
     std::swap(blocks_[run_.below(blocks_.size())], blocks_.back());
     gpu_memory::FreeBlock command{run_.device(number_), std::move(blocks_.back())};
     blocks_.pop_back();
-    send(now, gpu_memory::Command(std::move(command)),
-         [](const Reply& reply) { return std::holds_alternative<result::Done>(reply.result); });
+    send_command(now, gpu_memory::Command(std::move(command)),
+                 [](const Reply& reply) { return std::holds_alternative<result::Done>(reply.result); });
   }
 
-  void begin_checkpoint(SteadyClock::time_point now) {
+  void begin_checkpoint(LoadConnection::Time now) {
     const std::uint64_t step = ++steps_;
-    send(now, checkpoint::Command(run_.next_checkpoint(number_, step)), [this, step](const Reply& reply) {
+    send_command(now, checkpoint::Command(run_.next_checkpoint(number_, step)), [this, step](const Reply& reply) {
       const auto* created = std::get_if<result::Checkpoints>(&reply.result);
       if (created == nullptr || created->checkpoints.size() != 1 || created->checkpoints[0].step != step) return false;
       begun_.push_back(created->checkpoints[0].checkpoint_id);
@@ -263,20 +344,22 @@ class Load {
     });
   }
 
-  void complete_checkpoint(SteadyClock::time_point now) {
+  void complete_checkpoint(LoadConnection::Time now) {
     checkpoint::CompleteCheckpoint command = completion_of(std::move(begun_.back()));
     begun_.pop_back();
-    send(now, checkpoint::Command(std::move(command)), [](const Reply&) { return true; });
+    send_command(now, checkpoint::Command(std::move(command)), [](const Reply&) { return true; });
   }
 
   Run& run_;
   std::size_t number_;
-  std::deque<Asked> asked_;
-  std::vector<Asked*> unused_;  // of asked_
+  std::vector<Asked> asked_;  // a ring of `depth`
+  std::uint64_t sent_{}, answered_{};
+  std::uint64_t sent_commands_{}, answered_commands_{};
   std::vector<std::string> blocks_, begun_;
   std::size_t blocks_held_;
   std::uint64_t steps_;
-  std::unique_ptr<client::Client> client_;
+  bool greeted_{}, done_{};
+  LoadConnection connection_;
 };
 
 bool uses(Operation plan, Operation operation) { return plan == operation || plan == Operation::Mixed; }
@@ -396,6 +479,36 @@ double percentile(std::vector<float>& latencies_us, double p) {
   return std::round(static_cast<double>(latencies_us[static_cast<std::size_t>(rank)]) * 10) / 10;
 }
 
+asio::ip::tcp::endpoint find(asio::io_context& io, const std::string& server) {
+  const Result<Endpoint> endpoint = parse_endpoint(server);
+  if (!endpoint.ok()) throw Failure{Exit::WrongUsage, endpoint.status()};
+  std::error_code error;
+  asio::ip::tcp::resolver resolver(io);
+  const auto found = resolver.resolve(endpoint->host, std::to_string(endpoint->port), error);
+  if (error) throw refusal(absl::UnavailableError(fmt::format("{}: {}", server, error.message())));
+  return *found.begin();
+}
+
+/// Encodes what will be sent, all but the version that it is about.
+void prepare_frames(Run& run) {
+  const auto frame_of = [](auto request) {
+    Result<codec::VersionRequestFrame> frame = codec::VersionRequestFrame::make(std::move(request));
+    if (!frame.ok()) throw refusal(frame.status());
+    return *std::move(frame);
+  };
+  for (std::size_t row = 0; row < run.table.size(); ++row) {
+    registry::ModelView model = run.table[row].view();
+    const std::string model_id = fmt::format("{}{:06}", run.id_starts[row], 0);
+    model.model_id = model_id;
+    run.registrations.push_back(frame_of(registry::RegisterModel{registry::PackedModel(model)}));
+  }
+  for (const auto& [model_id, version] : run.models) {
+    run.gets.resize(std::max(run.gets.size(), model_id.size() + 1));
+    std::optional<codec::VersionRequestFrame>& frame = run.gets[model_id.size()];
+    if (!frame) frame = frame_of(query::GetModel{model_id, version});
+  }
+}
+
 void bench(Context& context, const Plan& plan) {
   Run run;
   run.plan = plan;
@@ -404,24 +517,32 @@ void bench(Context& context, const Plan& plan) {
   const Result<std::vector<registry::ModelMetadata>> table = parse_model_table(built_in_model_table());
   if (!table.ok()) throw refusal(table.status());
   run.table.assign(table->begin(), table->end());
+  for (const registry::ModelMetadata& row : *table) {
+    run.id_starts.push_back(fmt::format("{}/{}-", run.prefix, row.model_id));
+  }
   std::vector<Share> shares = SetUp(context, run).make();
+  prepare_frames(run);
+  const asio::ip::tcp::endpoint service = find(run.io, context.server());
 
   std::vector<std::unique_ptr<Load>> loads;
   for (std::size_t i = 0; i < plan.clients; ++i) {
-    loads.push_back(std::make_unique<Load>(run, context, i, std::move(shares[i])));
+    loads.push_back(std::make_unique<Load>(run, i, std::move(shares[i])));
   }
   const SteadyClock::time_point start = SteadyClock::now();
   run.end = start + std::chrono::seconds(plan.seconds);
-  for (const std::unique_ptr<Load>& load : loads) load->start();
+  for (const std::unique_ptr<Load>& load : loads) load->start(service, context.actor());
   Progress progress("operations:", 0);
-  while (run.in_flight > 0) {
+  while (run.connections > 0) {
     run.io.run_one_for(std::chrono::milliseconds(100));
     while (run.io.poll() > 0) progress.update(run.operations);
-    if (run.io.stopped() && run.in_flight > 0) run.io.restart();
+    if (SteadyClock::now() < run.end + kPatience) continue;
+    const absl::Status why = absl::DeadlineExceededError(fmt::format("no answer within {} s", kPatience.count()));
+    for (const std::unique_ptr<Load>& load : loads) load->on_lost(why);
   }
   progress.clear();
   const std::chrono::duration<double> took = SteadyClock::now() - start;
   loads.clear();
+  if (run.lost_connections == plan.clients) throw refusal(run.first_error);
   const auto status = Connection::result_as<result::Status>(context.service().ask(query::GetStatus{}));
 
   context.out().object({{"op", std::string(to_string(plan.operation))},
@@ -439,8 +560,9 @@ void bench(Context& context, const Plan& plan) {
                         {"group_commit_p50_us", status.group_commit_p50_us},
                         {"group_commit_p99_us", status.group_commit_p99_us}});
   if (run.errors > 0) {
-    throw Failure{Exit::Refused, absl::InternalError(fmt::format("{} of {} answers were wrong; the first: {}",
-                                                                 run.errors, run.operations, run.first_error))};
+    throw Failure{Exit::Refused,
+                  absl::InternalError(fmt::format("{} of {} answers were wrong; the first: {}", run.errors,
+                                                  run.operations, describe(run.first_error)))};
   }
 }
 
