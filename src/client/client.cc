@@ -344,10 +344,6 @@ void Client::submit(Command command, CommandOptions options, Callback callback) 
   impl_->submit(std::move(command), std::move(options), std::move(callback));
 }
 void Client::submit(Query query, Callback callback) { impl_->submit(std::move(query), std::move(callback)); }
-void Client::submit(Command command, CommandOptions options, ViewCallback callback) {
-  impl_->submit(std::move(command), std::move(options), std::move(callback));
-}
-void Client::submit(Query query, ViewCallback callback) { impl_->submit(std::move(query), std::move(callback)); }
 Answer Client::call(Command command, CommandOptions options) {
   return impl_->call(std::move(command), std::move(options));
 }

@@ -55,8 +55,6 @@ class Client {
   /// `callback` runs once, always.
   void submit(Command command, CommandOptions options, Callback callback);
   void submit(Query query, Callback callback);
-  void submit(Command command, CommandOptions options, ViewCallback callback);
-  void submit(Query query, ViewCallback callback);
   /// Submits and waits.
   Answer call(Command command, CommandOptions options = {});
   Answer call(Query query);

@@ -36,11 +36,6 @@ Request request_of(Command&& command, CommandOptions&& options) {
 }
 Request request_of(Query&& query) { return {.if_sequence = {}, .reason = {}, .body = std::move(query)}; }
 
-/// For where the client answers itself.
-Callback without_view(ViewCallback callback) {
-  return [callback = std::move(callback)](const Answer& answer) { callback(answer.status, nullptr); };
-}
-
 }  // namespace
 
 Core::Core(Options options, SessionId session, std::function<std::uint64_t()> random)
@@ -51,36 +46,25 @@ Core::Core(Options options, SessionId session, std::function<std::uint64_t()> ra
       retries_(options_.max_in_flight) {}
 
 void Core::submit(Command command, CommandOptions options, Callback callback, std::uint64_t now) {
-  add(request_of(std::move(command), std::move(options)), std::move(callback), {}, now);
+  add(request_of(std::move(command), std::move(options)), std::move(callback), now);
 }
 
 void Core::submit(Query query, Callback callback, std::uint64_t now) {
-  add(request_of(std::move(query)), std::move(callback), {}, now);
+  add(request_of(std::move(query)), std::move(callback), now);
 }
 
-void Core::submit(Command command, CommandOptions options, ViewCallback callback, std::uint64_t now) {
-  add(request_of(std::move(command), std::move(options)), {}, std::move(callback), now);
-}
-
-void Core::submit(Query query, ViewCallback callback, std::uint64_t now) {
-  add(request_of(std::move(query)), {}, std::move(callback), now);
-}
-
-void Core::add(Request&& request, Callback&& callback, ViewCallback&& view_callback, std::uint64_t now) {
+void Core::add(Request&& request, Callback&& callback, std::uint64_t now) {
   const bool over = phase_ == Phase::Over;
   if (over || pending_.size() - in_flight_ >= options_.max_waiting) {
     absl::Status why =
         over ? last_error_
              : absl::ResourceExhaustedError(fmt::format("{} requests wait to be sent already", options_.max_waiting));
-    if (view_callback) callback = without_view(std::move(view_callback));
     completions_.push_back({std::move(callback), {std::move(why), {}, {}}});
     return;
   }
-  if (view_callback) ++views_;
   request.correlation_id = next_correlation_++;
   const std::uint64_t id = request.correlation_id;
-  pending_.try_emplace(pending_.end(), id, std::move(request), std::move(callback), std::move(view_callback),
-                       now + options_.request_timeout_ms);
+  pending_.try_emplace(pending_.end(), id, std::move(request), std::move(callback), now + options_.request_timeout_ms);
 }
 
 void Core::on_connected(std::uint64_t /*now*/) {
@@ -112,10 +96,6 @@ void Core::on_bytes(std::span<const std::byte> bytes, std::uint64_t now) {
 }
 
 void Core::on_frame(std::span<const std::byte> frame, std::uint64_t now) {
-  if (phase_ == Phase::Ready && views_ > 0) {
-    const auto view = codec::view_reply(frame);
-    if (view.ok() && *view && on_view(**view)) return;
-  }
   Result<ServerMessage> message = codec::decode_server_frame(frame);
   if (!message.ok()) {
     drop_ = true;
@@ -126,22 +106,6 @@ void Core::on_frame(std::span<const std::byte> frame, std::uint64_t now) {
   auto& reply = std::get<Reply>(*message);
   if (phase_ == Phase::Greeting) return on_hello_refused(reply.status, now);
   on_reply(std::move(reply), now);
-}
-
-/// Whether that was all there is to do with it.
-bool Core::on_view(const codec::ReplyView& view) {
-  const auto pending = pending_.find(view.correlation_id);
-  if (pending == pending_.end() || !pending->second.sent) return false;
-  if (!pending->second.view_callback || view.code != absl::StatusCode::kOk) return false;
-  saw(view.incarnation, view.sequence);
-  failures_ = 0;
-  last_error_ = absl::OkStatus();
-  leave_flight(pending->second);
-  const ViewCallback callback = std::move(pending->second.view_callback);
-  --views_;
-  pending_.erase(pending);
-  callback(absl::OkStatus(), &view);
-  return true;
 }
 
 void Core::on_welcome(Welcome welcome) {
@@ -261,10 +225,6 @@ void Core::finish(PendingMap::iterator position, absl::Status status, Reply repl
   if (pending.sent) {
     if (is_command(pending.request)) id = request_id(pending);
     leave_flight(pending);
-  }
-  if (pending.view_callback) {
-    pending.callback = without_view(std::move(pending.view_callback));
-    --views_;
   }
   completions_.push_back({std::move(pending.callback), {std::move(status), std::move(reply), std::move(id)}});
   pending_.erase(position);

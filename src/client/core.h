@@ -31,9 +31,6 @@ struct Answer {
   std::string request_id;  ///< of a command that was sent: <session, 32 hex digits>-<number>
 };
 using Callback = std::function<void(Answer)>;
-/// For who compares an answer and keeps nothing of it: `status` as in Answer, and the answer where the service did what
-/// it was asked for. It is valid during the call alone; nullptr: `status` says why there is none.
-using ViewCallback = std::function<void(const absl::Status& status, const codec::ReplyView* view)>;
 
 struct CommandOptions {
   std::optional<Sequence> if_sequence;
@@ -72,9 +69,6 @@ class Core {
 
   void submit(Command command, CommandOptions options, Callback callback, std::uint64_t now);
   void submit(Query query, Callback callback, std::uint64_t now);
-  /// A view callback runs inside on_bytes(), or with the completions; it may submit.
-  void submit(Command command, CommandOptions options, ViewCallback callback, std::uint64_t now);
-  void submit(Query query, ViewCallback callback, std::uint64_t now);
 
   /// Connects even though nothing waits to be sent.
   void connect() { wanted_ = true; }
@@ -109,26 +103,21 @@ class Core {
  private:
   enum class Phase { Idle, Connecting, Greeting, Ready, Over };
   struct Pending {
-    Pending(Request&& asked, Callback&& on_answer, ViewCallback&& on_view, std::uint64_t until)
-        : request(std::move(asked)),
-          callback(std::move(on_answer)),
-          view_callback(std::move(on_view)),
-          deadline(until) {}
+    Pending(Request&& asked, Callback&& on_answer, std::uint64_t until)
+        : request(std::move(asked)), callback(std::move(on_answer)), deadline(until) {}
     Request request;
     Callback callback;
-    ViewCallback view_callback;  // this or the other
     std::uint64_t deadline;
     bool sent{};
   };
   using PendingMap = std::map<std::uint64_t, Pending>;  // by correlation id, which is the order of submit()
 
-  void add(Request&& request, Callback&& callback, ViewCallback&& view_callback, std::uint64_t now);
+  void add(Request&& request, Callback&& callback, std::uint64_t now);
   void send(PendingMap::iterator position);
   void pump();
   void on_frame(std::span<const std::byte> frame, std::uint64_t now);
   void on_welcome(Welcome welcome);
   void on_reply(Reply reply, std::uint64_t now);
-  bool on_view(const codec::ReplyView& view);
   void on_hello_refused(const absl::Status& status, std::uint64_t now);
   void lose_connection(const absl::Status& why, std::uint64_t now);
   void saw(std::uint32_t incarnation, Sequence sequence);
@@ -164,7 +153,6 @@ class Core {
   std::uint64_t next_correlation_{1};
   std::uint64_t first_unsent_{1};  // correlation id: those from here on were never sent
   std::size_t in_flight_{};        // pending_ that are sent
-  std::size_t views_{};            // pending_ with a view callback
   queue::BoundedQueue<std::uint64_t> retries_;
   // Numbers lowest_open_, lowest_open_ + 1, ... that were given out: whether each is still open. The first one is.
   std::deque<bool> open_numbers_;

@@ -186,42 +186,6 @@ TEST_F(CoreTest, GivesEachAnswerToWhoAskedInAnyOrder) {
   EXPECT_EQ(core_->open_requests(), 0u);
 }
 
-TEST_F(CoreTest, ShowsAnAnswerInPlaceToWhoComparesIt) {
-  greet();
-  std::vector<std::string> seen;
-  const ViewCallback see = [&](const absl::Status& status, const codec::ReplyView* view) {
-    if (view == nullptr) return seen.push_back(status.ToString());
-    seen.push_back(view->version ? std::string(view->version->model_id) : "no version");
-    if (seen.size() == 1) core_->submit(query::GetModel{"next", {}}, keep("next"), now_);
-  };
-  core_->submit(query::GetModel{"a", {}}, see, now_);
-  core_->submit(command_for("b"), {}, see, now_);
-  core_->submit(query::GetModel{"c", {}}, see, now_);
-  const std::vector<Request> sent = requests();
-  ASSERT_EQ(sent.size(), 3u);
-
-  Reply found;
-  found.correlation_id = sent[0].correlation_id;
-  registry::ModelMetadata model;
-  model.model_id = "a";
-  found.result = result::Models{{model}};
-  receive(found);
-  EXPECT_THAT(seen, ElementsAre("a"));
-  EXPECT_EQ(requests().size(), 1u) << "what the callback submitted";
-  reply(sent[1].correlation_id);
-  EXPECT_THAT(seen, ElementsAre("a", "no version"));
-  reply(sent[2].correlation_id, absl::NotFoundError("no such model"));
-  turn();
-  EXPECT_THAT(seen, ElementsAre("a", "no version", "NOT_FOUND: no such model"));
-
-  core_->submit(query::GetModel{"d", {}}, see, now_);
-  core_->close();
-  core_->submit(query::GetModel{"e", {}}, see, now_);
-  turn();
-  EXPECT_EQ(seen.size(), 5u);
-  EXPECT_EQ(core_->open_requests(), 0u);
-}
-
 TEST_F(CoreTest, SendsAgainWithTheSameNumbersAfterALostConnection) {
   greet();
   for (const char* name : {"a", "b", "c"}) submit(name);
