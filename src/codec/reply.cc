@@ -1,11 +1,14 @@
 #include "codec/reply.h"
 
+#include <array>
+
 #include <fmt/format.h>
 
 #include "codec/domains.h"
 #include "codec/reader.h"
 #include "codec/request.h"
 #include "codec/writer.h"
+#include "platform/names.h"
 #include "reply_generated.h"
 
 namespace tensorforge {
@@ -487,9 +490,42 @@ absl::Status append_frame(const Message& message, std::string& out) {
   return w.append_size_prefixed(root.Union(), wire::ServerFrameIdentifier(), out);
 }
 
+/// Whether all that the frames of two such answers differ in, if the ids are as long, are numbers and the id: what has
+/// its default is not written.
+bool is_usual(const Reply& reply, const result::Registered& registered) {
+  return reply.status.ok() && !reply.next_page_token && reply.correlation_id != 0 && reply.sequence != 0 &&
+         reply.incarnation != 0 && registered.state == registry::DeploymentState{} && registered.registered_at != 0 &&
+         registered.model_id.size() <= names::kMaxIdBytes;
+}
+
+/// Encodes one for each length of an id, and then changes that where it lies.
+absl::Status append_usual(const Reply& reply, const result::Registered& registered, std::string& out) {
+  thread_local std::array<std::string, names::kMaxIdBytes + 1> frames;
+  std::string& frame = frames[registered.model_id.size()];
+  if (frame.empty()) {
+    if (absl::Status status = append_frame(reply, frame); !status.ok()) return status;
+  } else {
+    auto* root = flatbuffers::GetMutableRoot<wire::ServerFrame>(frame.data() + sizeof(flatbuffers::uoffset_t));
+    auto* to = static_cast<wire::Reply*>(root->mutable_message());
+    to->mutate_correlation_id(reply.correlation_id);
+    to->mutate_sequence(reply.sequence);
+    to->mutate_incarnation(reply.incarnation);
+    auto* result = static_cast<wire::Registered*>(to->mutable_result());
+    registered.model_id.copy(reinterpret_cast<char*>(result->mutable_model_id()->Data()), registered.model_id.size());
+    *result->mutable_version() = to_wire(registered.version);
+    result->mutate_registered_at(registered.registered_at);
+  }
+  out.append(frame);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-absl::Status append_server_frame(const Reply& reply, std::string& out) { return append_frame(reply, out); }
+absl::Status append_server_frame(const Reply& reply, std::string& out) {
+  const auto* registered = std::get_if<result::Registered>(&reply.result);
+  if (registered != nullptr && is_usual(reply, *registered)) return append_usual(reply, *registered, out);
+  return append_frame(reply, out);
+}
 absl::Status append_server_frame(const ModelReply& reply, std::string& out) { return append_frame(reply, out); }
 
 Result<std::string> encode_server_frame(const ServerMessage& message) {

@@ -236,6 +236,32 @@ TEST(Encode, AModelInPlaceAsOneThatWasCopied) {
   EXPECT_EQ(in_place, encode_server_frame(reply).value());
 }
 
+TEST(Encode, AnswersToRegistrationsAsIfEachWereTheFirst) {
+  std::mt19937_64 random(7);
+  const auto number = [&random] {
+    return std::uniform_int_distribution<std::uint64_t>(0, 2)(random) << (random() % 64);
+  };
+  const auto number32 = [&] { return static_cast<std::uint32_t>(number()); };
+  for (int i = 0; i < 20'000; ++i) {
+    Reply reply;
+    reply.correlation_id = number();
+    reply.sequence = number();
+    reply.incarnation = number32();
+    result::Registered registered{std::string(random() % 12, static_cast<char>('a' + random() % 26)),
+                                  {number32(), number32(), number32()},
+                                  {},
+                                  number()};
+    if (random() % 8 == 0) registered.state = registry::DeploymentState::Staging;
+    if (random() % 8 == 0) registered.model_id.resize(250 + random() % 10, 'a');
+    if (random() % 8 == 0) reply.next_page_token = "token";
+    if (random() % 8 == 0) reply.status = absl::NotFoundError("no");
+    reply.result = std::move(registered);
+    std::string out = "before";
+    ASSERT_TRUE(codec::append_server_frame(reply, out).ok());
+    ASSERT_EQ(out, "before" + encode_server_frame(reply).value()) << i;
+  }
+}
+
 TEST(ViewReply, ShowsWhatDecodingGives) {
   Reply reply;
   reply.correlation_id = 9;
