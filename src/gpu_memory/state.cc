@@ -43,22 +43,16 @@ std::optional<MemoryBlock> State::block(std::string_view device_id, std::string_
   return found == nullptr ? std::nullopt : found->block(block_id);
 }
 
-void State::prefetch(PrefetchStep step, std::string_view device_id, std::string_view block_id) const {
-  if (step == PrefetchStep::Further) return;  // before the id is read in vain
+Prefetch::Prefetch(const State& state, std::string_view device_id, std::string_view block_id) {
   const auto id = parse_entity_id(kBlockIdPrefix, block_id);
-  if (id) prefetch(step, device_id, *id);
+  if (!id) return;
+  pool_ = state.pool(device_id);
+  of_ = *id;
 }
 
-void State::prefetch(PrefetchStep step, std::string_view device_id, EntityId block) const {
-  if (step == PrefetchStep::Further) return;  // a block has nothing there
-  const Pool* const found = pool(device_id);
-  if (found != nullptr) found->prefetch(step, block);
-}
-
-void State::prefetch(PrefetchStep step, std::string_view device_id, const AllocationRequest& request) const {
-  if (step == PrefetchStep::Further) return;  // nothing is there
-  const Pool* const found = pool(device_id);
-  if (found != nullptr) found->prefetch(step, request.tensor_id);
+void Prefetch::operator()(PrefetchStep step) const {
+  if (pool_ == nullptr || step == PrefetchStep::Further) return;  // neither leads to more
+  std::visit([this, step](auto of) { pool_->prefetch(step, of); }, of_);
 }
 
 std::vector<MemoryBlock> State::blocks(std::string_view device_id, std::size_t from_offset, std::size_t limit) const {

@@ -180,11 +180,6 @@ class State {
                                              std::size_t from_offset, std::size_t limit) const;
   /// The first `limit` moves of a defragmentation, in the order of the contract.
   std::vector<Move> plan_defragment(std::string_view device_id, std::size_t limit) const;
-  /// For a look at this block, or a change.
-  void prefetch(PrefetchStep, std::string_view device_id, std::string_view block_id) const;
-  void prefetch(PrefetchStep, std::string_view device_id, EntityId block) const;
-  /// For an allocation.
-  void prefetch(PrefetchStep, std::string_view device_id, const AllocationRequest&) const;
   std::size_t pool_count() const;
   std::size_t live_block_count() const;
   /// Sum of the hashes of all pools and live blocks; O(1).
@@ -203,6 +198,23 @@ class State {
   std::uint64_t next_block_number_{1};
   std::size_t live_block_count_{};
   Digest digest_;
+};
+
+/// Asks the memory for what a look at a block, a change of it, or an allocation will look at.
+///
+/// For one after another of kPrefetchSteps; the pool may not go in between. Threads: as a look at the state.
+class Prefetch {
+ public:
+  Prefetch(const State&, std::string_view device_id, std::string_view block_id);
+  Prefetch(const State& state, std::string_view device_id, EntityId block) : pool_(state.pool(device_id)), of_(block) {}
+  /// For an allocation. The request has to stay.
+  Prefetch(const State& state, std::string_view device_id, const AllocationRequest& request)
+      : pool_(state.pool(device_id)), of_(std::string_view(request.tensor_id)) {}
+  void operator()(PrefetchStep step) const;
+
+ private:
+  const Pool* pool_{};                           // nullptr: nothing is there
+  std::variant<EntityId, std::string_view> of_;  // a block, or a tensor
 };
 
 /// The former values of what some events touched, so that undo() can put them back.

@@ -36,7 +36,8 @@ class ShardedIndex {
     return look_up(Sought{hash, key});
   }
   /// The same for who only wants it to be brought: it may be another one, and is not looked at.
-  Entity* likely(const Key& key) const { return look_up(OfHash{Traits::hash_of(key)}); }
+  Entity* likely(const Key& key) const { return likely_by_hash(Traits::hash_of(key)); }
+  Entity* likely_by_hash(std::size_t hash) const { return look_up(OfHash{hash}); }
   void prefetch(const Key& key) const { prefetch_hash(Traits::hash_of(key)); }
   void prefetch_hash(std::size_t hash) const { shard_of(hash).prefetch(ToPrefetch{hash}); }
 

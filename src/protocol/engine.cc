@@ -11,6 +11,7 @@
 #include "platform/deliberate_bug.h"
 #include "platform/names.h"
 #include "service/pages.h"
+#include "service/prefetch.h"
 
 namespace tensorforge::protocol {
 namespace {
@@ -500,11 +501,14 @@ Engine::Incoming Engine::decode(Connection& connection, std::span<const std::byt
 
 void Engine::prefetch(std::span<const Incoming* const> messages) const {
   if (messages.size() < 2) return;  // there is nothing to do meanwhile
+  std::array<service::Prefetch, kMaxAhead> prefetches;
+  std::size_t count = 0;
+  for (const Incoming* message : messages) {
+    const auto* request = message->content.ok() ? std::get_if<Request>(&*message->content) : nullptr;
+    if (request != nullptr) prefetches[count++] = service::Prefetch(service_.state(), *request);
+  }
   for (const PrefetchStep step : kPrefetchSteps) {
-    for (const Incoming* message : messages) {
-      const auto* request = message->content.ok() ? std::get_if<Request>(&*message->content) : nullptr;
-      if (request != nullptr) service_.prefetch(step, *request);
-    }
+    for (service::Prefetch& prefetch : std::span(prefetches).first(count)) prefetch(step);
   }
 }
 

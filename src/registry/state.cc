@@ -86,21 +86,21 @@ std::vector<ModelView> State::find_by_state(DeploymentState state, const std::op
   return list_.page(state, after ? last_at(*after) : nullptr, limit);
 }
 
-void State::prefetch(PrefetchStep step, std::string_view model_id, const std::optional<ModelVersion>& version) const {
-  if (step == PrefetchStep::Index) return by_id_.prefetch(model_id);
-  const StoredModel* const of = by_id_.likely(model_id);
-  if (of == nullptr) return;
-  if (step == PrefetchStep::Entity) {
-    prefetch_bytes(of, kUsualModelBytes);
-  } else if (step == PrefetchStep::Related) {
-    if (version) older_.prefetch({of, *version});
-    prefetch_bytes(of->newest, kUsualVersionBytes);
-  } else if (version && *version < of->newest->version) {
-    const StoredVersion* const likely = older_.likely({of, *version});
+void Prefetch::operator()(PrefetchStep step) {
+  if (step == PrefetchStep::Index) return state_->by_id_.prefetch_hash(model_hash_);
+  if (model_ == nullptr) model_ = state_->by_id_.likely_by_hash(model_hash_);
+  if (model_ == nullptr) return;
+  if (step == PrefetchStep::Entity) return prefetch_bytes(model_, kUsualModelBytes);
+  const StoredVersion* const newest = model_->newest;
+  if (step == PrefetchStep::Related) {
+    if (version_) state_->older_.prefetch({model_, *version_});
+    prefetch_bytes(newest, kUsualVersionBytes);
+  } else if (version_ && *version_ < newest->version) {
+    const StoredVersion* const likely = state_->older_.likely({model_, *version_});
     if (likely != nullptr) prefetch_bytes(likely, kUsualVersionBytes);
-  } else if (version && *version != of->newest->version) {  // to be registered
-    older_.prefetch({of, of->newest->version});
-    prefetch_object(&*of->newest->run);
+  } else if (version_ && *version_ != newest->version) {  // to be registered
+    state_->older_.prefetch({model_, newest->version});
+    prefetch_object(&*newest->run);
   }
 }
 

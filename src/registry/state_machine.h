@@ -95,16 +95,14 @@ class State {
   std::vector<ModelView> find_by_state(DeploymentState, const std::optional<VersionKey>& after,
                                        std::size_t limit) const;
 
-  /// For a look at this version, or its registration; nullopt: for a look at the newest.
-  void prefetch(PrefetchStep, std::string_view model_id, const std::optional<ModelVersion>&) const;
-
   std::size_t model_count() const;
   std::size_t version_count() const;
   /// Sum of the hashes of all versions and validations; O(1).
   Digest digest() const;
 
  private:
-  friend class Editor;  // apply.cc: what apply() and undo() do to a state
+  friend class Editor;    // apply.cc: what apply() and undo() do to a state
+  friend class Prefetch;  // what a look at a version looks at
 
   static std::string_view id_of(std::string_view id) { return id; }
   static std::string_view id_of(const StoredModel::Owner& model) { return model->id(); }
@@ -146,6 +144,24 @@ class State {
   VersionList list_;                              // of all their versions
   std::size_t version_count_{};
   Digest digest_;
+};
+
+/// Asks the memory for what a look at a version of a model, or its registration, will look at.
+///
+/// For one after another of kPrefetchSteps; what one step found is kept for the next, so nothing may change in between.
+/// Threads: as a look at the state.
+class Prefetch {
+ public:
+  /// nullopt: for a look at the newest.
+  Prefetch(const State& state, std::string_view model_id, const std::optional<ModelVersion>& version)
+      : state_(&state), model_hash_(State::ModelId::hash_of(model_id)), version_(version) {}
+  void operator()(PrefetchStep step);
+
+ private:
+  const State* state_;
+  std::size_t model_hash_;
+  std::optional<ModelVersion> version_;
+  const StoredModel* model_{};
 };
 
 /// The former values of what some events touched, in their order, so that undo() can put them back.

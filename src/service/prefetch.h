@@ -1,5 +1,7 @@
 #pragma once
 
+#include <variant>
+
 #include "codec/record.h"
 #include "codec/request.h"
 #include "platform/prefetch.h"
@@ -7,9 +9,21 @@
 
 namespace tensorforge::service {
 
-/// For a request that comes next, and for an event that is applied soon: what most are about, a model version or a
-/// block.
-void prefetch(const State&, PrefetchStep, const Request&);
-void prefetch(const State&, PrefetchStep, const Event&);
+/// Asks the memory for what a request that comes next, or an event that is applied soon, is about: of most a model
+/// version or a block.
+///
+/// For one after another of kPrefetchSteps, with nothing changed in between; the request or the event has to stay.
+/// Threads: as a look at the state.
+class Prefetch {
+ public:
+  Prefetch() = default;  ///< about nothing
+  Prefetch(const State&, const Request&);
+  Prefetch(const State&, const Event&);
+  void operator()(PrefetchStep step);
+
+ private:
+  struct Finder;
+  std::variant<std::monostate, registry::Prefetch, gpu_memory::Prefetch> of_;
+};
 
 }  // namespace tensorforge::service

@@ -122,7 +122,7 @@ class Decoder {
 void prefetch_ahead(const State& state, const std::vector<Record>& records, std::size_t next) {
   std::size_t ahead = kPrefetchAhead * std::size(kPrefetchSteps);
   for (const PrefetchStep step : kPrefetchSteps) {
-    if (next + ahead < records.size()) prefetch(state, step, records[next + ahead].event);
+    if (next + ahead < records.size()) Prefetch(state, records[next + ahead].event)(step);
     ahead -= kPrefetchAhead;
   }
 }

@@ -10,7 +10,6 @@
 #include "fmt/format.h"
 #include "platform/deliberate_bug.h"
 #include "platform/names.h"
-#include "service/prefetch.h"
 #include "service/queries.h"
 #include "service/replies.h"
 #include "storage/crash_point.h"
@@ -163,8 +162,6 @@ Service::Service(Config config, State state, RandomBytes random, Now now)
                     now.wall_ms, state_.time));
   }
 }
-
-void Service::prefetch(PrefetchStep step, const Request& request) const { service::prefetch(state_, step, request); }
 
 void Service::on_tick(Now now) {
   now_ = now;

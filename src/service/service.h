@@ -63,9 +63,6 @@ class Service {
   /// What answers this query, without a copy; valid until the next command. nullopt: answer() says why there is none.
   std::optional<registry::ModelView> find(const query::GetModel&) const;
 
-  /// For a request that comes next: what most are about, a model version or a block.
-  void prefetch(PrefetchStep, const Request&) const;
-
   /// kFailedPrecondition: commands of this session may be in the log, but nobody remembers their answers.
   absl::Status check_session(const SessionId&, Sequence opened_at) const;
 

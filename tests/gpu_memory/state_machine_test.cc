@@ -463,9 +463,12 @@ TEST_F(GpuMemoryStateMachine, PrefetchOfAnythingFollowsOnlyWhatIsThere) {
     const Digest before = state_.digest();
     for (const PrefetchStep step : kPrefetchSteps) {
       for (const char* device : {"gpu0", "gpu9", ""}) {
-        for (const std::string& id : ids) state_.prefetch(step, device, id);
-        state_.prefetch(step, device, EntityId{0xABC, 1});
-        for (const char* tensor : {"t", "never", ""}) state_.prefetch(step, device, AllocationRequest{tensor, 1});
+        for (const std::string& id : ids) Prefetch(state_, device, id)(step);
+        Prefetch(state_, device, EntityId{0xABC, 1})(step);
+        for (const char* tensor : {"t", "never", ""}) {
+          const AllocationRequest request{tensor, 1};
+          Prefetch(state_, device, request)(step);
+        }
       }
     }
     EXPECT_EQ(state_.digest(), before);

@@ -338,11 +338,13 @@ TEST_F(RegistryTest, AModelKnowsWhereTheLogHasItsLastEvent) {
 TEST_F(RegistryTest, PrefetchOfAnythingFollowsOnlyWhatIsThere) {
   const auto prefetch_all = [&] {
     const Digest before = state_.digest();
-    for (const PrefetchStep step : kPrefetchSteps) {
-      for (const char* id : {"resnet", "bert", "t5", ""}) {
-        for (const std::optional<ModelVersion>& version :
-             {std::optional<ModelVersion>(), std::optional(kV1), std::optional(kV2), std::optional(ModelVersion{})}) {
-          state_.prefetch(step, id, version);
+    for (const char* id : {"resnet", "bert", "t5", ""}) {
+      for (const std::optional<ModelVersion>& version :
+           {std::optional<ModelVersion>(), std::optional(kV1), std::optional(kV2), std::optional(ModelVersion{})}) {
+        Prefetch all(state_, id, version);
+        for (const PrefetchStep step : kPrefetchSteps) {
+          all(step);
+          Prefetch(state_, id, version)(step);
         }
       }
     }
