@@ -226,9 +226,14 @@ Service::Outcome Service::execute(const Caller& caller, const Request& request, 
     if (known != remembered_.end()) return {known->second, std::nullopt};
     status = check_gates(command);
   }
-  if (status.ok()) return {run(caller, request, std::move(command)), std::nullopt};
-  ++refused_;
-  return {reply_with(std::move(status)), std::nullopt};
+  Outcome outcome;
+  if (status.ok()) {
+    run(caller, request, std::move(command), outcome.reply);
+  } else {
+    ++refused_;
+    outcome.reply = reply_with(std::move(status));
+  }
+  return outcome;
 }
 
 absl::Status Service::check_gates(const Command& command) const {
@@ -240,35 +245,35 @@ absl::Status Service::check_gates(const Command& command) const {
   return absl::FailedPreconditionError(why);
 }
 
-Reply Service::run(const Caller& caller, const Request& request, Command&& command) {
+void Service::run(const Caller& caller, const Request& request, Command&& command, Reply& reply) {
   auto* single = std::get_if<SingleCommand>(&command);
-  Logged logged = single != nullptr ? run_single(caller, request, std::move(*single))
-                                    : run_batch(caller, request, std::move(std::get<Batch>(command)));
-  if (logged.ok() && *logged) return **std::move(logged);
-  Reply reply = reply_with(logged.status());
-  if (logged.ok()) {
+  const Result<bool> changed = single != nullptr
+                                   ? run_single(caller, request, std::move(*single), reply)
+                                   : run_batch(caller, request, std::move(std::get<Batch>(command)), reply);
+  if (changed.ok() && *changed) return;
+  reply = reply_with(changed.status());
+  if (changed.ok()) {
     reply.result = unchanged_result(command, reply.sequence, reply.incarnation);  // a moved command keeps its kind
   } else {
     ++refused_;
   }
   remember(caller.session, request.command_number, reply);
-  return reply;
 }
 
-Service::Logged Service::run_single(const Caller& caller, const Request& request, SingleCommand&& command) {
+Result<bool> Service::run_single(const Caller& caller, const Request& request, SingleCommand&& command, Reply& reply) {
   const bool accepts_clock = std::holds_alternative<AcceptClock>(command);
   Events events;
   if (absl::Status status = decide(std::move(command), request.if_sequence, events); !status.ok()) return status;
-  if (events.empty()) return std::nullopt;
+  if (events.empty()) return false;
   Records records;
   records.reserve(events.size());
   for (Event& event : events) add_record(records, caller, request, std::move(event));
-  Logged logged = commit(caller, request, std::move(records), false);
-  if (logged.ok() && accepts_clock) clock_.accept(now_);
-  return logged;
+  if (absl::Status status = commit(caller, request, std::move(records), false, reply); !status.ok()) return status;
+  if (accepts_clock) clock_.accept(now_);
+  return true;
 }
 
-Service::Logged Service::run_batch(const Caller& caller, const Request& request, Batch&& batch) {
+Result<bool> Service::run_batch(const Caller& caller, const Request& request, Batch&& batch, Reply& reply) {
   if (batch.items.empty() || batch.items.size() > kMaxBatchItems) {
     return absl::InvalidArgumentError(
         fmt::format("a batch has 1 to {} commands, not {}", kMaxBatchItems, batch.items.size()));
@@ -298,10 +303,11 @@ Service::Logged Service::run_batch(const Caller& caller, const Request& request,
       record.batch_size = static_cast<std::uint32_t>(batch.items.size());
     }
   }
-  if (records.empty()) return std::nullopt;
-  Logged logged = commit(caller, request, std::move(records), true);
-  if (!logged.ok()) undo.roll_back(state_);
-  return logged;
+  if (records.empty()) return false;
+  absl::Status status = commit(caller, request, std::move(records), true, reply);
+  if (status.ok()) return true;
+  undo.roll_back(state_);
+  return status;
 }
 
 absl::Status Service::decide(SingleCommand&& command, const std::optional<Sequence>& if_sequence,
@@ -376,7 +382,8 @@ storage::Note Service::make_note(const Caller& caller, const Request& request, R
   return note;
 }
 
-Service::Logged Service::commit(const Caller& caller, const Request& request, Records&& records, bool applied) {
+absl::Status Service::commit(const Caller& caller, const Request& request, Records&& records, bool applied,
+                             Reply& reply) {
   const auto parts = static_cast<std::uint32_t>(records.size());
   for (std::uint32_t part = 0; part < parts; ++part) {
     records[part].sequence = state_.sequence + 1 + part;
@@ -405,7 +412,7 @@ Service::Logged Service::commit(const Caller& caller, const Request& request, Re
     assert(taken.ok());  // made from this very state
     static_cast<void>(taken);
   }
-  Reply reply = reply_from_records(records);
+  reply = reply_from_records(records);
   const std::vector<std::string> pools = pools_of(records);
   for (Record& record : records) {
     if (applied) {
@@ -417,7 +424,7 @@ Service::Logged Service::commit(const Caller& caller, const Request& request, Re
   storage::crash_point(storage::CrashPoint::kApplied);
   for (const std::string& device_id : pools) watch_pool(device_id);
   if (before / kNotedDigestInterval < state_.sequence / kNotedDigestInterval) note_digest_at_end();
-  return reply;
+  return absl::OkStatus();
 }
 
 void Service::gather(storage::Note note, std::uint32_t record_count) {

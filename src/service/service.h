@@ -90,13 +90,12 @@ class Service {
   std::string changes_refused_because() const;
 
  private:
-  /// Gives the answer of a command that became part of the log; nullopt: nothing changed.
-  using Logged = Result<std::optional<Reply>>;
   using Events = absl::InlinedVector<Event, 1>;  // of most commands one
   using Records = absl::InlinedVector<Record, 1>;
-  Logged run_single(const Caller&, const Request&, SingleCommand&&);
-  Logged run_batch(const Caller&, const Request&, Batch&&);
-  Reply run(const Caller&, const Request&, Command&&);
+  void run(const Caller&, const Request&, Command&&, Reply&);
+  /// Whether anything changed. If so, the command is part of the log, and `reply` its answer.
+  Result<bool> run_single(const Caller&, const Request&, SingleCommand&&, Reply& reply);
+  Result<bool> run_batch(const Caller&, const Request&, Batch&&, Reply& reply);
   absl::Status check_number(const Request&, const Sessions::Session*) const;
   absl::Status check_gates(const Command&) const;
   /// Into `events`, which is empty; what it holds after a refusal means nothing.
@@ -106,7 +105,7 @@ class Service {
   Record& add_record(Records&, const Caller&, const Request&, Event&&) const;
   /// Makes the records of a command part of the log; they lack their number, their sequence among it. `applied`: their
   /// events are already. Changes nothing where it refuses.
-  Logged commit(const Caller&, const Request&, Records&& records, bool applied);
+  absl::Status commit(const Caller&, const Request&, Records&& records, bool applied, Reply& reply);
   void gather(storage::Note note, std::uint32_t record_count);
   void begin_group();
   storage::Note make_note(const Caller&, const Request&, Records& records);
