@@ -153,14 +153,15 @@ class Load final : public LoadConnection::User {
     ++run_.connections;
   }
 
-  void start(const asio::ip::tcp::endpoint& service, const std::string& actor) {
+  void start(const std::string& service, const std::vector<asio::ip::tcp::endpoint>& endpoints,
+             const std::string& actor) {
     const Result<SessionId> session = client::new_session();
     if (!session.ok()) throw refusal(session.status());
     Hello hello;
     hello.session = *session;
     hello.actor = actor;
     hello.client = "tensorforge-bench/" TENSORFORGE_VERSION;
-    connection_.connect(service, hello);
+    connection_.connect(service, endpoints, hello);
   }
 
   /// What is not answered is wrong.
@@ -479,14 +480,14 @@ double percentile(std::vector<float>& latencies_us, double p) {
   return std::round(static_cast<double>(latencies_us[static_cast<std::size_t>(rank)]) * 10) / 10;
 }
 
-asio::ip::tcp::endpoint find(asio::io_context& io, const std::string& server) {
+std::vector<asio::ip::tcp::endpoint> resolve(asio::io_context& io, const std::string& server) {
   const Result<Endpoint> endpoint = parse_endpoint(server);
   if (!endpoint.ok()) throw Failure{Exit::WrongUsage, endpoint.status()};
   std::error_code error;
   asio::ip::tcp::resolver resolver(io);
   const auto found = resolver.resolve(endpoint->host, std::to_string(endpoint->port), error);
   if (error) throw refusal(absl::UnavailableError(fmt::format("{}: {}", server, error.message())));
-  return *found.begin();
+  return {found.begin(), found.end()};
 }
 
 /// Encodes what will be sent, all but the version that it is about.
@@ -522,7 +523,7 @@ void bench(Context& context, const Plan& plan) {
   }
   std::vector<Share> shares = SetUp(context, run).make();
   prepare_frames(run);
-  const asio::ip::tcp::endpoint service = find(run.io, context.server());
+  const std::vector<asio::ip::tcp::endpoint> endpoints = resolve(run.io, context.server());
 
   std::vector<std::unique_ptr<Load>> loads;
   for (std::size_t i = 0; i < plan.clients; ++i) {
@@ -530,13 +531,14 @@ void bench(Context& context, const Plan& plan) {
   }
   const SteadyClock::time_point start = SteadyClock::now();
   run.end = start + std::chrono::seconds(plan.seconds);
-  for (const std::unique_ptr<Load>& load : loads) load->start(service, context.actor());
+  for (const std::unique_ptr<Load>& load : loads) load->start(context.server(), endpoints, context.actor());
   Progress progress("operations:", 0);
   while (run.connections > 0) {
     run.io.run_one_for(std::chrono::milliseconds(100));
     while (run.io.poll() > 0) progress.update(run.operations);
     if (SteadyClock::now() < run.end + kPatience) continue;
-    const absl::Status why = absl::DeadlineExceededError(fmt::format("no answer within {} s", kPatience.count()));
+    const absl::Status why =
+        absl::DeadlineExceededError(fmt::format("no answer {} s after the end", kPatience.count()));
     for (const std::unique_ptr<Load>& load : loads) load->on_lost(why);
   }
   progress.clear();

@@ -4,20 +4,20 @@
 #include <utility>
 
 #include <asio/buffer.hpp>
+#include <asio/connect.hpp>
 #include <asio/error.hpp>
 #include <asio/write.hpp>
 #include <fmt/format.h>
 
-#include "platform/endpoint.h"
-
 namespace tensorforge::cli {
 
-void LoadConnection::connect(const asio::ip::tcp::endpoint& service, const Hello& hello) {
-  service_ = service;
+void LoadConnection::connect(std::string service, const std::vector<asio::ip::tcp::endpoint>& endpoints,
+                             const Hello& hello) {
+  service_ = std::move(service);
   Result<std::string> frame = codec::encode_client_frame(hello);
   if (!frame.ok()) return lose("cannot be made: " + std::string(frame.status().message()));
   output_ = *std::move(frame);
-  socket_.async_connect(service, [this](std::error_code error) {
+  asio::async_connect(socket_, endpoints, [this](std::error_code error, const asio::ip::tcp::endpoint&) {
     if (over_) return;
     if (error) return lose("cannot be made: " + error.message());
     std::error_code ignored;
@@ -64,8 +64,7 @@ void LoadConnection::write() {
 
 void LoadConnection::lose(const std::string& what) {
   close();
-  const Endpoint endpoint{service_.address().to_string(), service_.port()};
-  user_.on_lost(absl::UnavailableError(fmt::format("the connection to {} {}", format_endpoint(endpoint), what)));
+  user_.on_lost(absl::UnavailableError(fmt::format("the connection to {} {}", service_, what)));
 }
 
 void LoadConnection::close() {

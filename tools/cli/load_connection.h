@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <vector>
 
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
@@ -37,7 +38,8 @@ class LoadConnection {
 
   LoadConnection(asio::io_context& io, User& user) : socket_(io), user_(user) {}
 
-  void connect(const asio::ip::tcp::endpoint& service, const Hello& hello);
+  /// To the first of `endpoints` that answers. `service` is what messages call it.
+  void connect(std::string service, const std::vector<asio::ip::tcp::endpoint>& endpoints, const Hello& hello);
   /// Whole frames that are added here are sent after the call of `user` which adds them.
   std::string& output() { return output_; }
   void close();
@@ -49,7 +51,7 @@ class LoadConnection {
   void lose(const std::string& what);
 
   asio::ip::tcp::socket socket_;
-  asio::ip::tcp::endpoint service_;
+  std::string service_;
   User& user_;
   codec::FrameReader input_;
   std::array<char, std::size_t{64} << 10U> received_{};
