@@ -1,6 +1,7 @@
 #include "codec/reply.h"
 
 #include <array>
+#include <cassert>
 
 #include <fmt/format.h>
 
@@ -498,7 +499,14 @@ bool is_usual(const Reply& reply, const result::Registered& registered) {
          registered.model_id.size() <= names::kMaxIdBytes;
 }
 
-/// Encodes one for each length of an id, and then changes that where it lies.
+[[maybe_unused]] std::string encoded(const Reply& reply) {
+  std::string frame;
+  append_frame(reply, frame).IgnoreError();
+  return frame;
+}
+
+/// Encodes one for each length of an id, and then changes that where it lies. A field that is added to Reply or
+/// Registered has to be changed too, or looked at in is_usual(): the assertion tells.
 absl::Status append_usual(const Reply& reply, const result::Registered& registered, std::string& out) {
   thread_local std::array<std::string, names::kMaxIdBytes + 1> frames;
   std::string& frame = frames[registered.model_id.size()];
@@ -514,6 +522,7 @@ absl::Status append_usual(const Reply& reply, const result::Registered& register
     registered.model_id.copy(reinterpret_cast<char*>(result->mutable_model_id()->Data()), registered.model_id.size());
     *result->mutable_version() = to_wire(registered.version);
     result->mutate_registered_at(registered.registered_at);
+    assert(frame == encoded(reply));
   }
   out.append(frame);
   return absl::OkStatus();

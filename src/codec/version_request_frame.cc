@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
-#include <optional>
+#include <variant>
 
 #include "command_generated.h"
 
@@ -60,6 +60,8 @@ void VersionRequestFrame::set_version(std::string_view model_id, const registry:
 void VersionRequestFrame::set_numbers(std::uint64_t correlation_id, std::uint64_t command_number,
                                       std::uint64_t answered_below) {
   wire::Request& request = request_in(frame_);
+  assert(correlation_id != 0);
+  assert(request.command_type() == wire::Command::NONE || (command_number != 0 && answered_below != 0));
   request.mutate_correlation_id(correlation_id);
   request.mutate_command_number(command_number);
   request.mutate_answered_below(answered_below);

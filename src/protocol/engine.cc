@@ -5,6 +5,7 @@
 #include <cassert>
 #include <iterator>
 #include <limits>
+#include <span>
 #include <utility>
 
 #include "fmt/format.h"

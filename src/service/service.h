@@ -17,7 +17,6 @@
 #include "codec/record.h"
 #include "codec/reply.h"
 #include "codec/request.h"
-#include "platform/prefetch.h"
 #include "service/allocation_rate.h"
 #include "service/clock_guard.h"
 #include "service/config.h"
@@ -92,7 +91,8 @@ class Service {
  private:
   using Events = absl::InlinedVector<Event, 1>;  // of most commands one
   using Records = absl::InlinedVector<Record, 1>;
-  void run(const Caller&, const Request&, Command&&, Reply&);
+  /// `reply` is the answer, also of a refusal.
+  void run(const Caller&, const Request&, Command&&, Reply& reply);
   /// Whether anything changed. If so, the command is part of the log, and `reply` its answer.
   Result<bool> run_single(const Caller&, const Request&, SingleCommand&&, Reply& reply);
   Result<bool> run_batch(const Caller&, const Request&, Batch&&, Reply& reply);
