@@ -31,13 +31,18 @@ using test::Ran;
 using test::run_program;
 using ::testing::HasSubstr;
 
-/// nullopt: the connection is closed instead.
-using Answer = std::function<std::optional<Reply>(const Request&)>;
+/// The frames that answer a request; nullopt: the connection is closed instead.
+using Answer = std::function<std::optional<std::vector<ServerMessage>>(const Request&)>;
+
+std::optional<std::vector<ServerMessage>> one(Reply reply) { return {{std::move(reply)}}; }
 
 /// Greets, tells a status, and answers all else with `answer`. One thread for each connection.
 class FakeService {
  public:
-  explicit FakeService(Answer answer) : answer_(std::move(answer)), acceptor_thread_([this] { accept(); }) {}
+  using Greet = std::function<ServerMessage(const Hello&)>;
+  explicit FakeService(
+      Answer answer, Greet greet = [](const Hello&) { return Welcome{}; })
+      : answer_(std::move(answer)), greet_(std::move(greet)), acceptor_thread_([this] { accept(); }) {}
   ~FakeService() {
     over_ = true;
     std::error_code ignored;
@@ -69,30 +74,32 @@ class FakeService {
       std::string out;
       for (auto frame = reader.next(); frame->has_value(); frame = reader.next()) {
         const ClientMessage message = codec::decode_client_frame(**frame).value();
-        const auto* request = std::get_if<Request>(&message);
-        const std::optional<ServerMessage> reply = request == nullptr ? ServerMessage(Welcome{}) : reply_to(*request);
-        if (!reply) return;
-        out += codec::encode_server_frame(*reply).value();
+        const auto replies = replies_to(message);
+        if (!replies) return;
+        for (const ServerMessage& reply : *replies) out += codec::encode_server_frame(reply).value();
       }
       asio::write(socket, asio::buffer(out), error);
       if (error) return;
     }
   }
 
-  std::optional<ServerMessage> reply_to(const Request& request) {
+  std::optional<std::vector<ServerMessage>> replies_to(const ClientMessage& message) {
+    const std::lock_guard lock(mutex_);
+    if (const auto* hello = std::get_if<Hello>(&message)) return {{greet_(*hello)}};
+    const auto& request = std::get<Request>(message);
     const auto* query = std::get_if<Query>(&request.body);
     if (query != nullptr && std::holds_alternative<query::GetStatus>(*query)) {
       Reply status;
       status.correlation_id = request.correlation_id;
       status.result = result::Status{};
-      return status;
+      return one(std::move(status));
     }
-    const std::lock_guard lock(mutex_);
     return answer_(request);
   }
 
-  Answer answer_;
-  std::mutex mutex_;  // of answer_
+  std::mutex mutex_;
+  Answer answer_;  // under mutex_, as the next
+  Greet greet_;
   std::atomic<bool> over_{false};
   asio::io_context io_;
   tcp::acceptor acceptor_{io_, tcp::endpoint(asio::ip::address_v4::loopback(), 0)};
@@ -100,9 +107,13 @@ class FakeService {
   std::thread acceptor_thread_;
 };
 
-Ran bench_on(const std::string& address, const std::string& seconds = "1") {
-  return run_program({TENSORFORGE_PROGRAM, "--server", address, "--json", "bench", "--op", "register", "--clients", "1",
-                      "--depth", "2", "--seconds", seconds, "--keys", "3"});
+struct Asked {
+  std::string operation{"register"}, clients{"1"}, seconds{"1"};
+};
+Ran bench_on(const FakeService& service, const Asked& asked = {}) {
+  return run_program({TENSORFORGE_PROGRAM, "--server", service.address(), "--json", "bench", "--op", asked.operation,
+                      "--clients", asked.clients, "--depth", "2", "--seconds", asked.seconds, "--keys", "3",
+                      "--timeout", "1"});
 }
 
 /// What a service would answer to a registration.
@@ -122,9 +133,9 @@ TEST(BenchTest, NumbersItsRequestsAndMakesEachVersionOnce) {
   {
     FakeService service([&](const Request& request) {
       asked.push_back(request);
-      return registered(request);
+      return one(registered(request));
     });
-    ran = bench_on(service.address());
+    ran = bench_on(service);
   }
   EXPECT_EQ(ran.exit_code, 0) << ran.err;
   const json report = json::parse(ran.out, nullptr, false);
@@ -165,9 +176,9 @@ TEST(BenchTest, EachWrongAnswerIsAnError) {
       FakeService service([&](const Request& request) {
         Reply reply = registered(request);
         if (++asked == 5) c.spoil(reply);
-        return reply;
+        return one(std::move(reply));
       });
-      ran = bench_on(service.address());
+      ran = bench_on(service);
     }
     EXPECT_EQ(ran.exit_code, 1) << ran.err;
     EXPECT_THAT(ran.err, HasSubstr("1 of " + std::to_string(asked) + " answers were wrong"));
@@ -176,13 +187,86 @@ TEST(BenchTest, EachWrongAnswerIsAnError) {
   }
 }
 
+TEST(BenchTest, WhatIsCheckedDependsOnTheOperation) {
+  const struct {
+    const char* operation;
+    ReplyResult wrong;
+  } cases[] = {{"get", result::Models{}},
+               {"alloc", result::Allocated{"b-00000001-1", 1, std::size_t{8} << 20U, 0}},  // not aligned
+               {"alloc", result::Allocated{"b-00000001-1", 256, 0, 0}},                    // too small
+               {"checkpoint", result::Checkpoints{}}};
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.operation);
+    FakeService service([&](const Request& request) -> std::optional<std::vector<ServerMessage>> {
+      const auto* query = std::get_if<Query>(&request.body);
+      Reply reply;
+      reply.correlation_id = request.correlation_id;
+      if (query != nullptr && std::holds_alternative<query::ListModels>(*query)) {
+        result::Models models;
+        for (const char* id : {"a", "bb", "ccc"}) models.models.emplace_back().model_id = id;
+        reply.result = std::move(models);
+        return one(std::move(reply));
+      }
+      const auto* command = std::get_if<Command>(&request.body);
+      const auto* single = command == nullptr ? nullptr : std::get_if<SingleCommand>(command);
+      const auto* gpu = single == nullptr ? nullptr : std::get_if<gpu_memory::Command>(single);
+      if (gpu == nullptr || !std::holds_alternative<gpu_memory::CreatePool>(*gpu)) reply.result = c.wrong;
+      return one(std::move(reply));
+    });
+    const Ran ran = bench_on(service, {.operation = c.operation});
+    EXPECT_EQ(ran.exit_code, 1) << ran.err;
+    const json report = json::parse(ran.out, nullptr, false);
+    EXPECT_GT(report["operations"], 0);
+    EXPECT_EQ(report["errors"], report["operations"]);
+  }
+}
+
 TEST(BenchTest, AServiceThatGoesAwayEndsItAtOnce) {
-  std::optional<Reply> none;
-  FakeService service([&](const Request& request) { return request.correlation_id < 5 ? registered(request) : none; });
-  const Ran ran = bench_on(service.address(), "600");
+  FakeService service([&](const Request& request) {
+    Reply reply = registered(request);
+    if (request.correlation_id == 2) reply.result = result::Done{};  // is told of no more
+    return request.correlation_id < 5 ? one(std::move(reply)) : std::nullopt;
+  });
+  const Ran ran = bench_on(service, {.seconds = "600"});
   EXPECT_EQ(ran.exit_code, 3) << ran.err;
   EXPECT_EQ(ran.out, "");
   EXPECT_EQ(ran.err, "error: UNAVAILABLE: the connection to " + service.address() + " was closed by the service\n");
+}
+
+TEST(BenchTest, OneOfItsConnectionsMayBeLost) {
+  FakeService service([](const Request& request) { return one(registered(request)); },
+                      [greeted = 0](const Hello&) mutable -> ServerMessage {
+                        if (++greeted != 3) return Welcome{};  // the first is that of the set-up
+                        return Reply{0, absl::ResourceExhaustedError("too many"), 0, 0, {}, {}};
+                      });
+  const Ran ran = bench_on(service, {.clients = "2"});
+  EXPECT_EQ(ran.exit_code, 1) << ran.err;
+  EXPECT_THAT(ran.err, HasSubstr("1 of 2 connections were lost, and 1 answers were wrong or did not come; the first: "
+                                 "RESOURCE_EXHAUSTED: too many"));
+  const json report = json::parse(ran.out, nullptr, false);
+  EXPECT_GT(report["operations"], 0);
+  EXPECT_EQ(report["errors"], 1);
+}
+
+TEST(BenchTest, ARefusedHelloEndsItAtOnce) {
+  FakeService service([](const Request& request) { return one(registered(request)); },
+                      [greeted = 0](const Hello&) mutable -> ServerMessage {
+                        if (++greeted == 1) return Welcome{};  // that of the set-up
+                        return Reply{0, absl::FailedPreconditionError("go away"), 0, 0, {}, {}};
+                      });
+  const Ran ran = bench_on(service, {.seconds = "600"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_EQ(ran.err, "error: FAILED_PRECONDITION: go away\n");
+}
+
+TEST(BenchTest, AServiceThatFallsSilentIsLost) {
+  FakeService service([&](const Request& request) -> std::optional<std::vector<ServerMessage>> {
+    if (request.correlation_id < 5) return one(registered(request));
+    return {{}};
+  });
+  const Ran ran = bench_on(service, {.seconds = "600"});
+  EXPECT_EQ(ran.exit_code, 3) << ran.err;
+  EXPECT_EQ(ran.err, "error: DEADLINE_EXCEEDED: a connection was silent for 1 s\n");
 }
 
 }  // namespace

@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <deque>
+#include <functional>
 #include <iterator>
+#include <optional>
 #include <random>
+#include <span>
 
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
@@ -44,13 +46,14 @@ std::string_view to_string(Operation operation) {
 struct Plan {
   Operation operation{};
   std::uint64_t clients{1}, depth{1}, seconds{10}, keys{1'000};
-  std::uint64_t live{};  ///< versions, blocks or checkpoints that are there before the clock starts
+  std::uint64_t live{};         ///< versions, blocks or checkpoints that are there before the clock starts
+  std::uint64_t timeout_s{30};  ///< a connection that is silent for so long, with requests in flight, is lost
 };
 
 constexpr std::uint64_t kMaxClients = 10'000, kMaxDepth = 1'024, kMaxSeconds = 86'400, kMaxKeys = 1'000'000,
                         kMaxLive = 10'000'000;
 static_assert(kMaxKeys <= 1'000'000, "a key has six digits in an id");
-constexpr std::chrono::seconds kPatience{30};  // with answers that are missing when the time is over
+constexpr std::chrono::milliseconds kLookInterval{100};  // for connections that are silent
 constexpr std::size_t kSetUpWindow = 512;
 constexpr std::size_t kBlocksHeld = 64;  // by one connection
 constexpr std::size_t kTensors = 4'096;  // whose blocks they are
@@ -73,9 +76,12 @@ struct Run {
   std::mt19937_64 random;
 
   SteadyClock::time_point end;
+  SteadyClock::time_point last_answer;
   std::uint64_t connections{};  ///< that are not done
   std::uint64_t lost_connections{};
-  std::uint64_t operations{}, errors{};
+  absl::Status first_loss;
+  std::uint64_t operations{};  ///< that were answered
+  std::uint64_t errors{};      ///< answers that are wrong, and those that will not come
   absl::Status first_error;
   std::vector<float> latencies_us;
   asio::io_context io{1};
@@ -155,6 +161,7 @@ class Load final : public LoadConnection::User {
 
   void start(const std::string& service, const std::vector<asio::ip::tcp::endpoint>& endpoints,
              const std::string& actor) {
+    last_frame_ = SteadyClock::now();
     const Result<SessionId> session = client::new_session();
     if (!session.ok()) throw refusal(session.status());
     Hello hello;
@@ -164,28 +171,34 @@ class Load final : public LoadConnection::User {
     connection_.connect(service, endpoints, hello);
   }
 
-  /// What is not answered is wrong.
+  void look(SteadyClock::time_point now) {
+    const std::chrono::seconds timeout(run_.plan.timeout_s);
+    if (now - last_frame_ < timeout) return;
+    on_lost(absl::DeadlineExceededError(fmt::format("a connection was silent for {} s", timeout.count())));
+  }
+
+  /// Each request that is in flight is an error, and where none is the loss.
   void on_lost(const absl::Status& why) override {
     if (done_) return;
     connection_.close();
-    ++run_.lost_connections;
-    const std::uint64_t lost = std::max<std::uint64_t>(in_flight(), 1);
-    run_.operations += lost;
-    note_errors(lost, why);
+    if (run_.lost_connections++ == 0) run_.first_loss = why;
+    note_errors(std::max<std::uint64_t>(in_flight(), 1), why);
     finish();
   }
 
   void on_frame(std::span<const std::byte> frame, LoadConnection::Time arrived) override {
+    last_frame_ = arrived;
     if (!greeted_) {
       on_welcome(frame);
       for (std::uint64_t i = 0; i < run_.plan.depth && !done_; ++i) next(arrived);
       return;
     }
-    if (in_flight() == 0) return on_lost(problem_in(frame, "the service answered what nobody asked"));
+    if (done_) return;  // nobody asked
     Asked& asked = asked_[answered_++ % asked_.size()];
     if (asked.is_command) ++answered_commands_;
     const std::chrono::duration<float, std::micro> took = arrived - asked.started;
     ++run_.operations;
+    run_.last_answer = arrived;
     run_.latencies_us.push_back(took.count());
     if (!(asked.check ? is_good(asked, frame) : names_version(asked, frame))) {
       note_errors(1, problem_in(frame, "an answer that does not belong to its request"));
@@ -359,6 +372,7 @@ class Load final : public LoadConnection::User {
   std::vector<std::string> blocks_, begun_;
   std::size_t blocks_held_;
   std::uint64_t steps_;
+  LoadConnection::Time last_frame_;
   bool greeted_{}, done_{};
   LoadConnection connection_;
 };
@@ -510,6 +524,15 @@ void prepare_frames(Run& run) {
   }
 }
 
+std::string what_was_wrong(const Run& run) {
+  const std::string first = describe(run.first_error);
+  if (run.lost_connections == 0) {
+    return fmt::format("{} of {} answers were wrong; the first: {}", run.errors, run.operations, first);
+  }
+  return fmt::format("{} of {} connections were lost, and {} answers were wrong or did not come; the first: {}",
+                     run.lost_connections, run.plan.clients, run.errors, first);
+}
+
 void bench(Context& context, const Plan& plan) {
   Run run;
   run.plan = plan;
@@ -533,18 +556,19 @@ void bench(Context& context, const Plan& plan) {
   run.end = start + std::chrono::seconds(plan.seconds);
   for (const std::unique_ptr<Load>& load : loads) load->start(context.server(), endpoints, context.actor());
   Progress progress("operations:", 0);
-  while (run.connections > 0) {
-    run.io.run_one_for(std::chrono::milliseconds(100));
-    while (run.io.poll() > 0) progress.update(run.operations);
-    if (SteadyClock::now() < run.end + kPatience) continue;
-    const absl::Status why =
-        absl::DeadlineExceededError(fmt::format("no answer {} s after the end", kPatience.count()));
-    for (const std::unique_ptr<Load>& load : loads) load->on_lost(why);
+  run.last_answer = start;
+  for (SteadyClock::time_point look_at = start; run.connections > 0;) {
+    if (run.io.poll() == 0) run.io.run_one_for(kLookInterval);
+    progress.update(run.operations);
+    const SteadyClock::time_point now = SteadyClock::now();
+    if (now < look_at) continue;
+    look_at = now + kLookInterval;
+    for (const std::unique_ptr<Load>& load : loads) load->look(now);
   }
   progress.clear();
-  const std::chrono::duration<double> took = SteadyClock::now() - start;
+  const std::chrono::duration<double> took = std::max(run.last_answer, run.end) - start;
   loads.clear();
-  if (run.lost_connections == plan.clients) throw refusal(run.first_error);
+  if (run.lost_connections == plan.clients) throw refusal(run.first_loss);
   const auto status = Connection::result_as<result::Status>(context.service().ask(query::GetStatus{}));
 
   context.out().object({{"op", std::string(to_string(plan.operation))},
@@ -561,11 +585,7 @@ void bench(Context& context, const Plan& plan) {
                         {"seconds", took.count()},
                         {"group_commit_p50_us", status.group_commit_p50_us},
                         {"group_commit_p99_us", status.group_commit_p99_us}});
-  if (run.errors > 0) {
-    throw Failure{Exit::Refused,
-                  absl::InternalError(fmt::format("{} of {} answers were wrong; the first: {}", run.errors,
-                                                  run.operations, describe(run.first_error)))};
-  }
+  if (run.errors > 0) throw Failure{Exit::Refused, absl::InternalError(what_was_wrong(run))};
 }
 
 /// A whole number in [1, largest].
@@ -598,6 +618,8 @@ void add_bench(CLI::App& app, Program& program) {
   verb.value("--keys", plan->keys, parse_count<kMaxKeys>, "Models (or pools, or runs) to spread over; default 1000");
   verb.value("--live", plan->live, parse_count<kMaxLive>,
              "Versions, blocks or checkpoints to make before the clock starts; default 0, to read as many as --keys");
+  verb.value("--timeout", plan->timeout_s, parse_count<kMaxSeconds>,
+             "Seconds of silence after which a connection is lost, and not made again; default 30");
   verb.run([plan](Context& context) { bench(context, *plan); });
 }
 
