@@ -148,7 +148,7 @@ class State {
 
 /// Asks the memory for what a look at a version of a model, or its registration, will look at.
 ///
-/// For one after another of kPrefetchSteps; what one step found is kept for the next, so nothing may change in between.
+/// For one after another of kPrefetchSteps; what one step found is kept for the next, so no model may go in between.
 /// Threads: as a look at the state.
 class Prefetch {
  public:

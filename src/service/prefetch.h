@@ -12,7 +12,8 @@ namespace tensorforge::service {
 /// Asks the memory for what a request that comes next, or an event that is applied soon, is about: of most a model
 /// version or a block.
 ///
-/// For one after another of kPrefetchSteps, with nothing changed in between; the request or the event has to stay.
+/// For one after another of kPrefetchSteps, with no model and no pool gone in between; the request or the event has to
+/// stay.
 /// Threads: as a look at the state.
 class Prefetch {
  public:

@@ -1,6 +1,7 @@
 #include "service/recover.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <iterator>
 #include <limits>
@@ -119,13 +120,26 @@ class Decoder {
 };
 
 /// Tells the memory what the records behind the one that is applied next will look at, some for each step.
-void prefetch_ahead(const State& state, const std::vector<Record>& records, std::size_t next) {
-  std::size_t ahead = kPrefetchAhead * std::size(kPrefetchSteps);
-  for (const PrefetchStep step : kPrefetchSteps) {
-    if (next + ahead < records.size()) Prefetch(state, records[next + ahead].event)(step);
-    ahead -= kPrefetchAhead;
+class AheadOf {
+ public:
+  AheadOf(const State& state, const std::vector<Record>& records) : state_(state), records_(records) {}
+
+  void prefetch(std::size_t next) {
+    std::size_t ahead = prefetches_.size();
+    if (next + ahead < records_.size()) at(next + ahead) = Prefetch(state_, records_[next + ahead].event);
+    for (const PrefetchStep step : kPrefetchSteps) {
+      if (next + ahead < records_.size()) at(next + ahead)(step);
+      ahead -= kPrefetchAhead;
+    }
   }
-}
+
+ private:
+  Prefetch& at(std::size_t record) { return prefetches_[record % prefetches_.size()]; }
+
+  const State& state_;
+  const std::vector<Record>& records_;
+  std::array<Prefetch, kPrefetchAhead * std::size(kPrefetchSteps)> prefetches_;
+};
 
 /// Applies what was decoded, and keeps the digests of the state where whoever writes the log notes them: at the first
 /// end of a command in each interval.
@@ -135,8 +149,9 @@ class Applier {
       : interval_(from.sequence / kNotedDigestInterval), replay_(std::move(from), until) {}
 
   absl::Status apply(std::vector<Record>& records) {
+    AheadOf ahead(replay_.state(), records);
     for (std::size_t i = 0; i < records.size(); ++i) {
-      prefetch_ahead(replay_.state(), records, i);
+      ahead.prefetch(i);
       if (absl::Status status = replay_.add(std::move(records[i])); !status.ok()) return status;
       const Sequence interval = replay_.state().sequence / kNotedDigestInterval;
       if (std::exchange(interval_, interval) != interval) digests_.push_back(noted_digest(replay_.state()));
