@@ -228,7 +228,7 @@ class Client::Impl : public std::enable_shared_from_this<Client::Impl> {
 
   void write() {
     if (writing_ || !socket_.is_open()) return;
-    sending_ = core_.take_output(now_ms(), std::move(sending_));
+    sending_ = core_.take_output(now_ms());
     if (sending_.empty()) return;
     writing_ = true;
     asio::async_write(socket_, asio::buffer(sending_),

@@ -11,7 +11,6 @@ namespace {
 
 constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 constexpr std::size_t kOutputBytes = std::size_t{256} * 1024;
-constexpr std::size_t kKeptBytes = std::size_t{64} * 1024;
 
 bool is_command(const Request& request) { return std::holds_alternative<Command>(request.body); }
 
@@ -31,11 +30,6 @@ bool is_final(absl::StatusCode code) {
   }
 }
 
-Request request_of(Command&& command, CommandOptions&& options) {
-  return {.if_sequence = options.if_sequence, .reason = std::move(options.reason), .body = std::move(command)};
-}
-Request request_of(Query&& query) { return {.if_sequence = {}, .reason = {}, .body = std::move(query)}; }
-
 }  // namespace
 
 Core::Core(Options options, SessionId session, std::function<std::uint64_t()> random)
@@ -46,11 +40,17 @@ Core::Core(Options options, SessionId session, std::function<std::uint64_t()> ra
       retries_(options_.max_in_flight) {}
 
 void Core::submit(Command command, CommandOptions options, Callback callback, std::uint64_t now) {
-  add(request_of(std::move(command), std::move(options)), std::move(callback), now);
+  Request request;
+  request.if_sequence = options.if_sequence;
+  request.reason = std::move(options.reason);
+  request.body = std::move(command);
+  add(std::move(request), std::move(callback), now);
 }
 
 void Core::submit(Query query, Callback callback, std::uint64_t now) {
-  add(request_of(std::move(query)), std::move(callback), now);
+  Request request;
+  request.body = std::move(query);
+  add(std::move(request), std::move(callback), now);
 }
 
 void Core::add(Request&& request, Callback&& callback, std::uint64_t now) {
@@ -64,7 +64,8 @@ void Core::add(Request&& request, Callback&& callback, std::uint64_t now) {
   }
   request.correlation_id = next_correlation_++;
   const std::uint64_t id = request.correlation_id;
-  pending_.try_emplace(pending_.end(), id, std::move(request), std::move(callback), now + options_.request_timeout_ms);
+  pending_.emplace_hint(pending_.end(), id,
+                        Pending{std::move(request), std::move(callback), now + options_.request_timeout_ms, false});
 }
 
 void Core::on_connected(std::uint64_t /*now*/) {
@@ -251,11 +252,9 @@ Core::Action Core::take_action(std::uint64_t now) {
   return Action::Connect;
 }
 
-std::string Core::take_output(std::uint64_t now, std::string memory) {
+std::string Core::take_output(std::uint64_t now) {
   if (phase_ == Phase::Ready && now >= send_at_) pump();
-  memory.clear();
-  if (memory.capacity() > kKeptBytes) memory = {};
-  return std::exchange(output_, std::move(memory));
+  return std::exchange(output_, {});
 }
 
 void Core::pump() {

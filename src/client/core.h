@@ -81,9 +81,8 @@ class Core {
   void close();
 
   Action take_action(std::uint64_t now);
-  /// What is to be sent now, about 256 KiB at most; ask again when it is written. `memory`: of what was written before,
-  /// for what comes next; more than 64 KiB are given back.
-  std::string take_output(std::uint64_t now, std::string memory = {});
+  /// What is to be sent now, about 256 KiB at most; ask again when it is written.
+  std::string take_output(std::uint64_t now);
   /// Answers since the last call, each with its callback.
   struct Completion {
     Callback callback;
@@ -103,11 +102,9 @@ class Core {
  private:
   enum class Phase { Idle, Connecting, Greeting, Ready, Over };
   struct Pending {
-    Pending(Request&& asked, Callback&& on_answer, std::uint64_t until)
-        : request(std::move(asked)), callback(std::move(on_answer)), deadline(until) {}
     Request request;
     Callback callback;
-    std::uint64_t deadline;
+    std::uint64_t deadline{};
     bool sent{};
   };
   using PendingMap = std::map<std::uint64_t, Pending>;  // by correlation id, which is the order of submit()

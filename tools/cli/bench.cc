@@ -88,22 +88,27 @@ struct Run {
 
   std::size_t below(std::size_t bound) { return static_cast<std::size_t>(random() % bound); }
 
+  using IdBuffer = fmt::basic_memory_buffer<char, 128>;
+  /// The ids of a row's models are equally long.
+  IdBuffer model_id(std::size_t row, std::uint64_t key) const {
+    IdBuffer id;
+    fmt::format_to(std::back_inserter(id), FMT_COMPILE("{}{:06}"), id_starts[row], key);
+    return id;
+  }
   struct NextVersion {
     std::size_t row{};  ///< of the table: the fields that it gets
-    fmt::basic_memory_buffer<char, 128> model_id;
+    IdBuffer model_id;
     registry::ModelVersion version;
     std::string_view id() const { return {model_id.data(), model_id.size()}; }
   };
-  /// The next version to make, of `keys` models in turn. The ids of a row's models are equally long.
+  /// The next version to make, of `keys` models in turn.
   NextVersion next_version() {
     const std::uint64_t number = versions_made++;
     const std::uint64_t key = number % plan.keys;
     const std::uint64_t release = number / plan.keys;  // 64 bits of it do not fit one of the three numbers
-    NextVersion next;
-    next.row = key % table.size();
-    next.version = {1, static_cast<std::uint32_t>(release >> 32U), static_cast<std::uint32_t>(release)};
-    fmt::format_to(std::back_inserter(next.model_id), FMT_COMPILE("{}{:06}"), id_starts[next.row], key);
-    return next;
+    const std::size_t row = key % table.size();
+    return {
+        row, model_id(row, key), {1, static_cast<std::uint32_t>(release >> 32U), static_cast<std::uint32_t>(release)}};
   }
   registry::PackedModel next_model() {
     const NextVersion next = next_version();
@@ -513,8 +518,8 @@ void prepare_frames(Run& run) {
   };
   for (std::size_t row = 0; row < run.table.size(); ++row) {
     registry::ModelView model = run.table[row].view();
-    const std::string model_id = fmt::format("{}{:06}", run.id_starts[row], 0);
-    model.model_id = model_id;
+    const Run::IdBuffer model_id = run.model_id(row, 0);
+    model.model_id = {model_id.data(), model_id.size()};
     run.registrations.push_back(frame_of(registry::RegisterModel{registry::PackedModel(model)}));
   }
   for (const auto& [model_id, version] : run.models) {
