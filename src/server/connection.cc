@@ -10,6 +10,7 @@ void Connection::start(Events events) {
   events_ = std::move(events);
   std::error_code ignored;
   socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  socket_.non_blocking(true, ignored);
   read();
 }
 
@@ -33,15 +34,19 @@ void Connection::resume() {
   read();
 }
 
-void Connection::send(std::string_view bytes) {
-  if (phase_ == Phase::Open) gathered_ += bytes;
-}
-
-void Connection::flush() {
-  if (phase_ != Phase::Open || !sending_.empty() || gathered_.empty()) return;
-  sending_.swap(gathered_);
+std::size_t Connection::send(std::string_view bytes) {
+  if (phase_ != Phase::Open) return 0;
+  if (!sending_.empty()) {
+    gathered_ += bytes;
+    return 0;
+  }
+  std::error_code error;  // if there is one, the write of the rest meets it too, and tells
+  const std::size_t size = socket_.write_some(asio::buffer(bytes), error);
+  if (size == bytes.size()) return size;
+  sending_ = bytes.substr(size);
   sent_ = 0;
   write();
+  return size;
 }
 
 void Connection::write() {
@@ -58,7 +63,10 @@ void Connection::on_write(std::size_t size) {
   events_.sent(size);
   if (sent_ < sending_.size()) return write();
   sending_.clear();
-  flush();
+  if (gathered_.empty()) return;
+  sending_.swap(gathered_);
+  sent_ = 0;
+  write();
 }
 
 void Connection::close(std::uint64_t deadline_ms) {

@@ -14,14 +14,15 @@ namespace tensorforge::server {
 
 /// One socket: reads while it may, and sends what it is given in as few writes as possible.
 ///
-/// What is given to send during a turn of the event loop is gathered until flush(), and while one write is under way
-/// everything gathers for the next. Reading and writing run on the thread of the socket's context; so do all calls.
+/// What is given to send goes out at once, as far as the socket takes it; the rest follows when it takes more, and what
+/// is given meanwhile gathers behind it for one write. Reading and writing run on the thread of the socket's context;
+/// so do all calls.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   /// What its owner is told. `gone` comes once, unless it was closed by close().
   struct Events {
     std::function<void(std::span<const std::byte>)> bytes;
-    std::function<void(std::size_t)> sent;
+    std::function<void(std::size_t)> sent;  ///< of what send() left over
     std::function<void()> gone;
     std::function<void()> closed;  ///< after close(), when the socket is gone
   };
@@ -29,9 +30,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   explicit Connection(asio::ip::tcp::socket socket) : socket_(std::move(socket)) {}
   void start(Events events);
 
-  /// Takes effect at flush().
-  void send(std::string_view bytes);
-  void flush();
+  /// How many bytes the socket took at once; `sent` tells of the others, or `gone`, and neither before this returns.
+  std::size_t send(std::string_view bytes);
   void pause() { paused_ = true; }
   void resume();
   /// Closes; what the socket did not take is dropped. What it took reaches the peer, which has until `deadline_ms`

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <deque>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -123,6 +124,10 @@ class Server::Impl {
  private:
   using ConnectionId = protocol::ConnectionId;
   using ReadId = protocol::ReadId;
+  struct Sent {
+    ConnectionId connection{};
+    std::size_t bytes{};
+  };
   struct Write {
     Sequence last{};
     Clock::time_point begun;
@@ -157,12 +162,7 @@ class Server::Impl {
     }
     if (!effects.sends.empty()) crash_point(CrashPoint::kReplyToSend);
     for (protocol::Effects::Read& read : effects.reads) begin_read(std::move(read));
-    for (const protocol::Effects::Send& send : effects.sends) {
-      Connection* connection = find(send.connection);
-      if (connection == nullptr) continue;
-      connection->send(send.bytes);
-      connection->flush();
-    }
+    send_all(effects.sends);
     if (!effects.sends.empty()) crash_point(CrashPoint::kReplySent);
     for (const ConnectionId id : effects.pauses) {
       if (Connection* connection = find(id)) connection->pause();
@@ -179,6 +179,23 @@ class Server::Impl {
     }
     if (effects.gathers) wait_for_rest();
     if (effects.exit_code && !exit_code_) end(*effects.exit_code);
+  }
+
+  /// The engine is told of it together with what arrived meanwhile: many are answering already.
+  void send_all(std::span<const protocol::Effects::Send> sends) {
+    std::vector<Sent> all;
+    all.reserve(sends.size());
+    for (const protocol::Effects::Send& send : sends) {
+      Connection* connection = find(send.connection);
+      if (connection == nullptr) continue;
+      const std::size_t size = connection->send(send.bytes);
+      if (size > 0) all.push_back({send.connection, size});
+    }
+    if (all.empty()) return;
+    post([this, all = std::move(all)] {
+      begin_turn();
+      for (const Sent& sent : all) engine_->on_sent(sent.connection, sent.bytes);
+    });
   }
 
   /// Until what the reactor had found by the end of a turn has been read: its handlers come before this one, and begin
