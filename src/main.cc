@@ -16,6 +16,7 @@
 #include <spdlog/spdlog.h>
 
 #include "server/config.h"
+#include "server/heap_ahead.h"
 #include "server/server.h"
 #include "server/system.h"
 #include "service/recover.h"
@@ -185,6 +186,7 @@ int run(int argc, char** argv) {
     spdlog::warn("armed by a crash tester, to end at {}", *point);
   }
   server::hold_signals();
+  const server::HeapAhead heap;
   return serve(std::get<server::Config>(*config));
 }
 
