@@ -40,8 +40,8 @@ std::size_t Connection::send(std::string_view bytes) {
     gathered_ += bytes;
     return 0;
   }
-  std::error_code error;  // if there is one, the write of the rest meets it too, and tells
-  const std::size_t size = socket_.write_some(asio::buffer(bytes), error);
+  std::error_code error;  // the write of the rest tries again, and tells of what lasts
+  const std::size_t size = socket_.non_blocking() ? socket_.write_some(asio::buffer(bytes), error) : 0;
   if (size == bytes.size()) return size;
   sending_ = bytes.substr(size);
   sent_ = 0;

@@ -12,10 +12,10 @@
 
 namespace tensorforge::server {
 
-/// One socket: reads while it may, and sends what it is given in as few writes as possible.
+/// One socket: reads while it may, and sends what it is given.
 ///
-/// What is given to send goes out at once, as far as the socket takes it; the rest follows when it takes more, and what
-/// is given meanwhile gathers behind it for one write. Reading and writing run on the thread of the socket's context;
+/// That goes out at once, as far as the socket takes it; the rest follows when it takes more, and what is given
+/// meanwhile gathers behind it for one write. Reading and writing run on the thread of the socket's context;
 /// so do all calls.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:

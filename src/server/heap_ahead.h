@@ -2,36 +2,52 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <mutex>
 #include <thread>
 
 namespace tensorforge::server {
 
-/// Maps the memory that malloc() will give out next before somebody touches it: where a state grows, each new page
+/// Populates the memory that malloc() will give out next before somebody touches it: where a state grows, each new page
 /// stops who writes to it for as long as the kernel takes to find and clear one, and here a thread of its own waits.
 ///
-/// The heap of the main thread then grows by kAheadBytes at a time, so up to so many bytes are resident that nobody
-/// uses. It is about the heap that brk() moves, glibc's for the main thread; the heaps of other threads, and what is
-/// too large for a heap, stay as they are. On a kernel before Linux 5.14, which has no MADV_POPULATE_WRITE, nothing is
-/// mapped ahead.
+/// It is about the heap that brk() moves, glibc's for the main thread. That grows by kAheadBytes more than is asked for
+/// at a time, all of which becomes resident, used or not. Where it is not there, as in the sanitizers' builds, or the
+/// kernel is older than Linux 5.14, nothing is populated.
 ///
-/// Threads: one of them at a time in a process, made by the main thread.
+/// The sizes that malloc() is given for that are the whole process's, stay after it, and go before GLIBC_TUNABLES.
+///
+/// Threads: made by the main thread, one of them in a process.
 class HeapAhead {
  public:
   static constexpr std::size_t kAheadBytes = std::size_t{16} << 20U;
+  /// Populated by one call, and waited for at the end.
+  static constexpr std::size_t kStepBytes = std::size_t{256} << 10U;
 
+  /// A heap that grows at its end; called on the thread that populates.
+  struct Heap {
+    std::function<std::uintptr_t()> end;
+    /// False: it cannot. What was touched before stays as it is.
+    std::function<bool(std::uintptr_t begin, std::size_t bytes)> populate;
+  };
+
+  /// Of malloc().
   HeapAhead();
+  /// Of another heap: for tests.
+  explicit HeapAhead(Heap heap);
   ~HeapAhead();
   HeapAhead(const HeapAhead&) = delete;
   HeapAhead& operator=(const HeapAhead&) = delete;
 
  private:
-  void map();
+  void populate(std::uintptr_t from);
 
+  const Heap heap_;
   std::mutex mutex_;
   std::condition_variable ended_;
   bool ending_{};
-  std::thread mapper_;
+  std::thread thread_;
 };
 
 }  // namespace tensorforge::server

@@ -181,7 +181,8 @@ class Server::Impl {
     if (effects.exit_code && !exit_code_) end(*effects.exit_code);
   }
 
-  /// The engine is told of it together with what arrived meanwhile: many are answering already.
+  /// The engine is told behind what has arrived meanwhile. Told at once it would end a turn without that, and a group
+  /// be smaller than it has to be.
   void send_all(std::span<const protocol::Effects::Send> sends) {
     std::vector<Sent> all;
     all.reserve(sends.size());
