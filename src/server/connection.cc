@@ -44,7 +44,6 @@ std::size_t Connection::send(std::string_view bytes) {
   const std::size_t size = socket_.non_blocking() ? socket_.write_some(asio::buffer(bytes), error) : 0;
   if (size == bytes.size()) return size;
   sending_ = bytes.substr(size);
-  sent_ = 0;
   write();
   return size;
 }
@@ -61,12 +60,12 @@ void Connection::on_write(std::size_t size) {
   if (phase_ != Phase::Open) return;
   sent_ += size;
   events_.sent(size);
-  if (sent_ < sending_.size()) return write();
-  sending_.clear();
-  if (gathered_.empty()) return;
-  sending_.swap(gathered_);
-  sent_ = 0;
-  write();
+  if (sent_ == sending_.size()) {
+    sending_.clear();
+    sending_.swap(gathered_);
+    sent_ = 0;
+  }
+  if (!sending_.empty()) write();
 }
 
 void Connection::close(std::uint64_t deadline_ms) {

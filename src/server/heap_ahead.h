@@ -25,7 +25,7 @@ class HeapAhead {
   /// Populated by one call, and waited for at the end.
   static constexpr std::size_t kStepBytes = std::size_t{256} << 10U;
 
-  /// A heap that grows at its end; called on the thread that populates.
+  /// A heap that grows at its end. Called by who makes a HeapAhead, and then on the thread that populates.
   struct Heap {
     std::function<std::uintptr_t()> end;
     /// False: it cannot. What was touched before stays as it is.

@@ -10,14 +10,12 @@
 #include <vector>
 
 #include <asio.hpp>
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace tensorforge::server {
 namespace {
 
 using asio::ip::tcp;
-using testing::IsEmpty;
 
 /// A connection and its peer, in one thread.
 class ConnectionTest : public testing::Test {
@@ -33,7 +31,7 @@ class ConnectionTest : public testing::Test {
     peer_.non_blocking(true);
   }
   ~ConnectionTest() override {
-    if (connection_) connection_->close(0);
+    connection_->close(0);
     connection_->on_tick(1);
     run();
   }
@@ -67,7 +65,7 @@ class ConnectionTest : public testing::Test {
       if (error) return false;
     }
   }
-  /// Goes on until the peer has all that was given, or sees the end. It takes little at a time.
+  /// Goes on until the peer has all that was given, or sees the end.
   void deliver() {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
     while (came_.size() < given_.size() && std::chrono::steady_clock::now() < deadline) {
@@ -79,7 +77,6 @@ class ConnectionTest : public testing::Test {
   /// More than all buffers on the way hold: the connection keeps a rest.
   void fill() {
     while (taken_ == given_.size()) send(1 << 20);
-    ASSERT_LT(taken_, given_.size());
   }
 
   asio::io_context io_{1};
