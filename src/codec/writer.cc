@@ -71,7 +71,12 @@ absl::Status Writer::append_size_prefixed(Offset<void> root, const char* identif
   return bytes.status();
 }
 
-Result<std::string_view> Writer::finished() {
+std::uint8_t* Writer::enclose(std::string_view front) {
+  builder_.PushFlatBuffer(reinterpret_cast<const std::uint8_t*>(front.data()), front.size());
+  return builder_.GetBufferPointer();
+}
+
+Result<std::string_view> Writer::finished() const {
   if (left_out_ || builder_.GetSize() > max_bytes_) {
     return absl::InvalidArgumentError(fmt::format("encodes to more than {} bytes", max_bytes_));
   }

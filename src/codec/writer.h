@@ -15,6 +15,7 @@
 #include <flatbuffers/flatbuffers.h>
 
 #include "absl/container/inlined_vector.h"
+#include "codec/envelope.h"
 #include "common_generated.h"
 #include "platform/entity_id.h"
 #include "platform/log_types.h"
@@ -60,9 +61,18 @@ class Writer {
   /// Behind what `out` holds; where it refuses, `out` is as it was.
   absl::Status append_size_prefixed(Offset<void> root, const char* identifier, std::string& out);
 
+  /// Puts the front of an Envelope, which finished its buffer, before all that is written, and so finishes this. Gives
+  /// its first byte, for who changes it in place.
+  std::uint8_t* enclose(std::string_view front);
+  /// Where that which was written lies until something else is.
+  const std::uint8_t* at(auto written) const {
+    return reinterpret_cast<const std::uint8_t*>(flatbuffers::GetTemporaryPointer(builder_, written));
+  }
+  /// What was finished with the builder, or enclosed. Valid until this thread writes another buffer.
+  Result<std::string_view> finished() const;
+
  private:
   bool fits(std::size_t bytes);
-  Result<std::string_view> finished();
 
   flatbuffers::FlatBufferBuilder& builder_;
   std::size_t max_bytes_;

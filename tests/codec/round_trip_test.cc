@@ -79,6 +79,26 @@ TEST(RoundTripProperty, OfRandomRecords) {
   }
 }
 
+// As most are: of a command that stands by itself, in a session that has begun.
+TEST(RoundTripProperty, OfRandomRecordsWithAllThatMostHave) {
+  for (std::uint32_t seed = 1; seed <= kSeeds; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    RandomValues random(seed);
+    auto record = random.make<Record>();
+    for (std::uint64_t* number : {&record.sequence, &record.time, &record.wall_time, &record.command_number,
+                                  &record.answered_below}) {
+      *number |= 1;
+    }
+    record.incarnation |= 1;
+    record.session = random.make<SessionId>();
+    record.opened_at.reset();
+    record.part = record.batch_index = record.batch_size = 0;
+    record.parts = 1;
+    record.note_hash.reset();
+    ASSERT_EQ(decode_record(bytes_of(encode_record(record).value())).value(), record);
+  }
+}
+
 TEST(RoundTripProperty, OfRandomClientMessages) {
   for (std::uint32_t seed = 1; seed <= kSeeds; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -234,6 +254,28 @@ TEST(Encode, AModelInPlaceAsOneThatWasCopied) {
   const registry::ModelView stored = *state.latest(model.model_id);
   ASSERT_TRUE(codec::append_server_frame(codec::ModelReply{9, 17, 5, stored}, in_place).ok());
   EXPECT_EQ(in_place, encode_server_frame(reply).value());
+}
+
+TEST(Encode, AppendsFramesThatSayWhatThoseByThemselvesDo) {
+  const auto expect_same = [](const Reply& reply) {
+    std::string out = "before";
+    ASSERT_TRUE(codec::append_server_frame(reply, out).ok());
+    ASSERT_TRUE(out.starts_with("before"));
+    EXPECT_EQ(std::get<Reply>(decode_server_frame(bytes_of(out.substr(6))).value()), reply);
+  };
+  for (const auto& [name, message] : samples::server_messages()) {
+    SCOPED_TRACE(name);
+    if (const auto* reply = std::get_if<Reply>(&message)) expect_same(*reply);
+  }
+  for (std::uint32_t seed = 1; seed <= kSeeds; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    RandomValues random(seed);
+    auto reply = random.make<Reply>();
+    expect_same(reply);
+    reply.status = absl::OkStatus();
+    reply.next_page_token.reset();
+    expect_same(reply);
+  }
 }
 
 TEST(Encode, AnswersToRegistrationsAsIfEachWereTheFirst) {
