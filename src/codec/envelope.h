@@ -9,8 +9,8 @@
 
 namespace tensorforge::codec {
 
-/// The tables around what a message is about, in front of it. Two of a kind differ there in numbers and offsets only, so
-/// the library writes them once, and from then on they are copied and changed in place.
+/// The tables around what a message is about, in front of it. Two of a kind differ there in numbers and offsets only,
+/// so the library writes them once, and from then on they are copied and changed in place.
 ///
 /// Threads: none.
 class Envelope {

@@ -494,8 +494,8 @@ absl::Status append_frame(const Message& message, std::string& out) {
   return message.ok() && encoded(std::get<Reply>(*message)) == encoded(reply);
 }
 
-/// Whether all that the frames of two such replies differ in are numbers and what they give: what has its default is not
-/// written.
+/// Whether all that the frames of two such replies differ in are numbers and what they give: what has its default is
+/// not written.
 bool is_plain(const Reply& reply) {
   return reply.status.ok() && !reply.next_page_token && reply.correlation_id != 0 && reply.sequence != 0 &&
          reply.incarnation != 0;

@@ -85,8 +85,8 @@ TEST(RoundTripProperty, OfRandomRecordsWithAllThatMostHave) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     RandomValues random(seed);
     auto record = random.make<Record>();
-    for (std::uint64_t* number : {&record.sequence, &record.time, &record.wall_time, &record.command_number,
-                                  &record.answered_below}) {
+    for (std::uint64_t* number :
+         {&record.sequence, &record.time, &record.wall_time, &record.command_number, &record.answered_below}) {
       *number |= 1;
     }
     record.incarnation |= 1;
