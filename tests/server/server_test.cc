@@ -205,6 +205,43 @@ TEST(Server, ASlowReaderStallsNobodyElse) {
   }
 }
 
+// Some before their commands are decided, some with answers unread, some with more on the way.
+TEST(Server, ClientsThatGoAtAnyTimeCostNobodyElse) {
+  RunningServer service;
+  const auto neighbour = service.connect();
+  ASSERT_TRUE(neighbour->call(registration("read")).status.ok());
+  constexpr int kThreads = 4, kRounds = 100, kRequests = 8;
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < kThreads; ++thread) {
+    threads.emplace_back([&, thread] {
+      for (int round = 0; round < kRounds; ++round) {
+        RawPeer peer(service.port);
+        EXPECT_TRUE(peer.greet());
+        std::string requests;
+        for (int i = 1; i <= kRequests; ++i) {
+          Request request;
+          request.correlation_id = static_cast<std::uint64_t>(i);
+          if (i % 2 == 0) {
+            request.body = query::GetModel{"read", kV1};
+          } else {
+            request.command_number = static_cast<std::uint64_t>(i);
+            request.body = registration(fmt::format("m{}-{}-{}", thread, round, i));
+          }
+          requests += codec::encode_client_frame(ClientMessage(request)).value();
+        }
+        EXPECT_TRUE(peer.send(requests));
+        for (int answer = 0; answer < round % kRequests; ++answer) EXPECT_TRUE(peer.reply());
+        peer.reset();
+      }
+    });
+  }
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(neighbour->call(registration(fmt::format("n{}", i))).status.ok());
+  for (std::thread& thread : threads) thread.join();
+  while (status_of(*neighbour).connections > 1) {
+  }
+  EXPECT_EQ(service.stop(), 0);
+}
+
 TEST(Server, GivesALargeListInPages) {
   RunningServer service;
   const auto client = service.connect();

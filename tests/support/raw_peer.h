@@ -31,6 +31,12 @@ class RawPeer {
   }
   bool send(const ClientMessage& message) { return send(codec::encode_client_frame(message).value()); }
 
+  /// Ends the connection at once, as a process that dies with answers unread does.
+  void reset() {
+    socket_.set_option(asio::socket_base::linger(true, 0));
+    socket_.close();
+  }
+
   /// The next message; nullopt: the connection was closed, or something that is no message came.
   std::optional<ServerMessage> receive() {
     for (;;) {
