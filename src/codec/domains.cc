@@ -32,13 +32,6 @@ Offset<wire::Model> write_model(Writer& w, const Model& model) {
                            static_cast<wire::DeploymentState>(model.state), tags);
 }
 
-}  // namespace
-
-Offset<wire::Model> write(Writer& w, const registry::ModelMetadata& model) { return write_model(w, model); }
-Offset<wire::Model> write(Writer& w, const registry::ModelView& model) { return write_model(w, model); }
-
-namespace {
-
 registry::ModelParts read_parts(Reader& r, const wire::Model* table) {
   registry::ModelParts model;
   if (!r.enter(table, "model", wire::Model::VT_TAGS)) return model;
@@ -58,6 +51,9 @@ registry::ModelParts read_parts(Reader& r, const wire::Model* table) {
 }
 
 }  // namespace
+
+Offset<wire::Model> write(Writer& w, const registry::ModelMetadata& model) { return write_model(w, model); }
+Offset<wire::Model> write(Writer& w, const registry::ModelView& model) { return write_model(w, model); }
 
 registry::PackedModel read_packed(Reader& r, const wire::Model* table) {
   return registry::PackedModel(read_parts(r, table));

@@ -1,23 +1,19 @@
 // What a client may get: cut into frames, and decoded.
-#include "codec/frame_reader.h"
 #include "codec/reply.h"
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/frames.h"
 
 using namespace tensorforge;
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  codec::FrameReader reader;
-  reader.append(fuzz::bytes_of(data, size));
-  for (;;) {
-    const auto frame = reader.next();
-    if (!frame.ok() || !*frame) return 0;
-    const Result<ServerMessage> message = codec::decode_server_frame(**frame);
-    if (!message.ok()) continue;
-    // What was taken in can be sent again, and is then the same.
-    const Result<std::string> again = codec::encode_server_frame(*message);
-    if (!again.ok()) continue;  // ours may be longer than theirs
-    const auto decoded = codec::decode_server_frame(std::as_bytes(std::span(*again)));
-    fuzz::require(decoded.ok(), "a message that was decoded and encoded can be decoded");
-    fuzz::require(codec::encode_server_frame(*decoded).value() == *again, "and encodes to the same bytes");
-  }
+  const auto encode = [](const ServerMessage& message) {
+    Result<std::string> frame = codec::encode_server_frame(message);
+    std::string appended;  // as the service sends it
+    const auto* reply = std::get_if<Reply>(&message);
+    if (!frame.ok() || reply == nullptr || !codec::append_server_frame(*reply, appended).ok()) return frame;
+    const Result<ServerMessage> sent = codec::decode_server_frame(std::as_bytes(std::span(appended)));
+    fuzz::require(sent.ok() && codec::encode_server_frame(*sent).value() == *frame, "it says the same as it is sent");
+    return frame;
+  };
+  fuzz::check_frames(fuzz::bytes_of(data, size), codec::decode_server_frame, encode);
+  return 0;
 }
