@@ -16,7 +16,8 @@ namespace tensorforge::codec {
 class Envelope {
  public:
   /// What `write(builder, inside)` writes in front of a stand-in of as many bytes as `inside_bytes`, as far as padding
-  /// goes. It writes each field that is to be changed, as anything but its default.
+  /// goes. It writes the same fields each time, of 8 bytes one at least, and what is to be changed as anything but its
+  /// default.
   template <class Write>
   std::string_view around(std::size_t inside_bytes, const Write& write) {
     std::string& front = fronts_[inside_bytes % kAlignment];

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "codec/domains.h"
+#include "codec/envelope.h"
 #include "codec/reader.h"
 #include "codec/writer.h"
 #include "event_generated.h"
@@ -354,8 +355,8 @@ tensorforge::Event read_event(Reader& r, const wire::Record* table) {
                                        [&r](const auto* member) { return read(r, member); });
 }
 
-void finish(flatbuffers::FlatBufferBuilder& builder, const Record& record, Offset<flatbuffers::String> actor,
-            const Member<wire::Event>& event) {
+void finish_record(flatbuffers::FlatBufferBuilder& builder, const Record& record, Offset<flatbuffers::String> actor,
+                   const Member<wire::Event>& event) {
   const auto session = to_wire(record.session);
   const auto note_hash = to_wire(record.note_hash);
   const auto root = wire::CreateRecord(builder, record.sequence, record.time, record.wall_time, record.incarnation,
@@ -375,13 +376,13 @@ bool is_usual(const Record& record) {
          !record.note_hash;
 }
 
-/// What finish() does, for usual ones. A field that is added to Record has to be changed here too, or looked at in
-/// is_usual(): the assertion tells.
+/// What finish_record() does, for usual ones. A field that is added to Record has to be changed here too, or looked at
+/// in is_usual(): the assertion tells.
 void enclose(Writer& w, const Record& record, Offset<flatbuffers::String> actor, const Member<wire::Event>& event) {
   thread_local std::array<Envelope, static_cast<std::size_t>(wire::ActorSource::MAX) + 1> envelopes;
   Envelope& envelope = envelopes.at(static_cast<std::size_t>(record.actor_source));
   const std::string_view front = envelope.around(w.builder().GetSize(), [&](auto& builder, Offset<void> inside) {
-    finish(builder, record, inside.o, {event.type, inside});
+    finish_record(builder, record, inside.o, {event.type, inside});
   });
   auto* kept = flatbuffers::GetMutableRoot<wire::Record>(w.enclose(front));
   kept->mutate_sequence(record.sequence);
@@ -397,11 +398,11 @@ void enclose(Writer& w, const Record& record, Offset<flatbuffers::String> actor,
   fields->SetPointer(wire::Record::VT_EVENT, w.at(event.offset));
 }
 
-/// Writes over what it is asked about, if that is a view; with the same, if the answer is yes.
-[[maybe_unused]] bool is_what_finish_makes(const std::string& enclosed, const Record& record) {
+/// Writes the record from the start, over what this thread wrote last.
+[[maybe_unused]] bool is_what_finish_record_makes(const std::string& enclosed, const Record& record) {
   Writer w(kMaxRecordBytes);
   const auto actor = w.id(record.actor);
-  finish(w.builder(), record, actor, write_event(w, record.event));
+  finish_record(w.builder(), record, actor, write_event(w, record.event));
   return enclosed == w.finished().value();
 }
 
@@ -412,13 +413,12 @@ Result<std::string_view> encode_record_view(const Record& record) {
   const auto actor = w.id(record.actor);
   const auto event = write_event(w, record.event);
   if (!is_usual(record)) {
-    finish(w.builder(), record, actor, event);
+    finish_record(w.builder(), record, actor, event);
     return w.finished();
   }
   enclose(w, record, actor, event);
-  const Result<std::string_view> bytes = w.finished();
-  assert(!bytes.ok() || is_what_finish_makes(std::string(*bytes), record));
-  return bytes;
+  assert(!w.finished().ok() || is_what_finish_record_makes(std::string(*w.finished()), record));
+  return w.finished();  // which the assertion may have moved
 }
 
 Result<std::string> encode_record(const Record& record) {

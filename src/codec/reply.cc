@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "codec/domains.h"
+#include "codec/envelope.h"
 #include "codec/reader.h"
 #include "codec/request.h"
 #include "codec/writer.h"
@@ -509,7 +510,7 @@ bool is_plain(const result::Registered& registered) {
 
 /// The frame of `reply`, a plain Reply or a ModelReply. It says what append_frame() does, if in other bytes at times:
 /// there, a table of the result and one around it may share what says which fields they have. A field that is added to
-/// Reply has to be changed here too, or looked at in is_plain(): the assertion tells.
+/// Reply has to be changed here too, or looked at in is_plain(): the assertion on a Reply tells.
 absl::Status append_plain(Writer& w, const auto& reply, const Member<wire::Result>& result, std::string& out) {
   thread_local Envelope envelope;
   const std::string_view front = envelope.around(w.builder().GetSize(), [&](auto& builder, Offset<void> inside) {

@@ -202,7 +202,8 @@ struct ModelReply {
 
 /// A whole size-prefixed frame. kInvalidArgument: over kMaxFrameBytes.
 Result<std::string> encode_server_frame(const ServerMessage&);
-/// The same behind what `out` holds; where it refuses, `out` is as it was.
+/// A frame that says the same, at times in a few bytes more, behind what `out` holds; where it refuses, `out` is as it
+/// was.
 absl::Status append_server_frame(const Reply&, std::string& out);
 absl::Status append_server_frame(const ModelReply&, std::string& out);
 /// As decode_client_frame.

@@ -54,14 +54,10 @@ Offset<flatbuffers::Vector<std::uint64_t>> Writer::numbers(std::span<const std::
 }
 
 Result<std::string> Writer::finish(Offset<void> root, const char* identifier) {
-  const Result<std::string_view> bytes = finish_view(root, identifier);
+  builder_.Finish(root, identifier);
+  const Result<std::string_view> bytes = finished();
   if (!bytes.ok()) return bytes.status();
   return std::string(*bytes);
-}
-
-Result<std::string_view> Writer::finish_view(Offset<void> root, const char* identifier) {
-  builder_.Finish(root, identifier);
-  return finished();
 }
 
 absl::Status Writer::append_size_prefixed(Offset<void> root, const char* identifier, std::string& out) {

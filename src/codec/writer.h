@@ -15,7 +15,6 @@
 #include <flatbuffers/flatbuffers.h>
 
 #include "absl/container/inlined_vector.h"
-#include "codec/envelope.h"
 #include "common_generated.h"
 #include "platform/entity_id.h"
 #include "platform/log_types.h"
@@ -32,7 +31,7 @@ using flatbuffers::Offset;
 /// evaluated to the compiler: so every offset is a statement of its own, before the Create function that takes it.
 class Writer {
  public:
-  /// What would grow the buffer over `max_bytes` is left out, and finish() refuses.
+  /// What would grow the buffer over `max_bytes` is left out, and finished() refuses.
   explicit Writer(std::size_t max_bytes);
 
   flatbuffers::FlatBufferBuilder& builder() { return builder_; }
@@ -56,8 +55,6 @@ class Writer {
   }
 
   Result<std::string> finish(Offset<void> root, const char* identifier);
-  /// Valid until this thread writes another buffer.
-  Result<std::string_view> finish_view(Offset<void> root, const char* identifier);
   /// Behind what `out` holds; where it refuses, `out` is as it was.
   absl::Status append_size_prefixed(Offset<void> root, const char* identifier, std::string& out);
 

@@ -1,6 +1,7 @@
 // What is encoded decodes to the same value, and the same value always encodes to the same bytes.
 #include <cmath>
 #include <limits>
+#include <thread>
 #include <tuple>
 
 #include <gtest/gtest.h>
@@ -79,24 +80,65 @@ TEST(RoundTripProperty, OfRandomRecords) {
   }
 }
 
-// As most are: of a command that stands by itself, in a session that has begun.
+/// Made like most: of a command that stands by itself, in a session that has begun.
+void make_usual(Record& record) {
+  for (std::uint64_t* number :
+       {&record.sequence, &record.time, &record.wall_time, &record.command_number, &record.answered_below}) {
+    *number |= 1;
+  }
+  record.incarnation |= 1;
+  if (!record.session) record.session = SessionId{1, 2, 3};
+  record.opened_at.reset();
+  record.part = record.batch_index = record.batch_size = 0;
+  record.parts = 1;
+  record.note_hash.reset();
+}
+
 TEST(RoundTripProperty, OfRandomRecordsWithAllThatMostHave) {
   for (std::uint32_t seed = 1; seed <= kSeeds; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     RandomValues random(seed);
     auto record = random.make<Record>();
-    for (std::uint64_t* number :
-         {&record.sequence, &record.time, &record.wall_time, &record.command_number, &record.answered_below}) {
-      *number |= 1;
-    }
-    record.incarnation |= 1;
-    record.session = random.make<SessionId>();
-    record.opened_at.reset();
-    record.part = record.batch_index = record.batch_size = 0;
-    record.parts = 1;
-    record.note_hash.reset();
+    make_usual(record);
     ASSERT_EQ(decode_record(bytes_of(encode_record(record).value())).value(), record);
   }
+}
+
+// A thread's first buffer has 4 KiB, and grows when a record needs more; each of these is the first of a thread.
+TEST(RoundTrip, OfRecordsAboutAsLargeAsTheFirstBuffer) {
+  for (std::size_t bytes = 3'600; bytes <= 4'200; bytes += 4) {
+    std::thread([bytes] {
+      SCOPED_TRACE(bytes);
+      Record record;
+      make_usual(record);
+      record.event = registry::StateTransitioned{std::string(bytes, 'm'), {}, {}, {}};
+      EXPECT_EQ(decode_record(bytes_of(codec::encode_record_view(record).value())).value(), record);
+    }).join();
+  }
+}
+
+TEST(Encode, RefusesWhatIsOverItsLimitInAnEnvelopeToo) {
+  Record good;
+  make_usual(good);
+  good.event = registry::StateTransitioned{"bert", {}, {}, {}};
+  const std::string bytes = encode_record(good).value();
+  Record long_actor = good;
+  long_actor.actor = std::string(codec::kMaxRecordBytes + 1, 'a');
+  EXPECT_EQ(encode_record(long_actor).status().code(), absl::StatusCode::kInvalidArgument);
+  Record long_event = good;
+  long_event.event = registry::StateTransitioned{std::string(codec::kMaxRecordBytes - 100, 'm'), {}, {}, {}};
+  EXPECT_EQ(encode_record(long_event).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(encode_record(good).value(), bytes);
+
+  Reply reply;
+  reply.correlation_id = reply.sequence = reply.incarnation = 1;
+  std::string out = "before";
+  for (const std::size_t models : {1, 100'000}) {
+    reply.result = result::Models{std::vector<registry::ModelMetadata>(models)};
+    EXPECT_EQ(codec::append_server_frame(reply, out).ok(), models == 1);
+  }
+  reply.result = result::Models{std::vector<registry::ModelMetadata>(1)};
+  EXPECT_EQ(std::get<Reply>(decode_server_frame(bytes_of(out.substr(6))).value()), reply);
 }
 
 TEST(RoundTripProperty, OfRandomClientMessages) {
@@ -254,6 +296,28 @@ TEST(Encode, AModelInPlaceAsOneThatWasCopied) {
   const registry::ModelView stored = *state.latest(model.model_id);
   ASSERT_TRUE(codec::append_server_frame(codec::ModelReply{9, 17, 5, stored}, in_place).ok());
   EXPECT_EQ(in_place, encode_server_frame(reply).value());
+}
+
+TEST(Encode, ModelsInPlaceOneAfterAnother) {
+  for (std::uint32_t i = 1; i <= 64; ++i) {
+    registry::ModelMetadata model;
+    model.model_id = std::string(i, 'm');
+    model.version = {i, 0, i};
+    model.name = std::string(i % 3, 'n');
+    if (i % 2 == 0) model.input_shape.assign(i % 5, i);
+    if (i % 7 == 0) model.tags["k"] = "";
+    registry::State state;
+    registry::apply(state, registry::ModelRegistered{model});
+    const registry::ModelView stored = *state.latest(model.model_id);
+    std::string out;
+    ASSERT_TRUE(codec::append_server_frame(codec::ModelReply{i, 1'000 + i, 2 * i, stored}, out).ok());
+    Reply expected;
+    expected.correlation_id = i;
+    expected.sequence = 1'000 + i;
+    expected.incarnation = 2 * i;
+    expected.result = result::Models{{model}};
+    EXPECT_EQ(std::get<Reply>(decode_server_frame(bytes_of(out)).value()), expected) << i;
+  }
 }
 
 TEST(Encode, AppendsFramesThatSayWhatThoseByThemselvesDo) {

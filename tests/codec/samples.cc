@@ -115,6 +115,18 @@ Record around(Event event) {
           .event = std::move(event)};
 }
 
+/// As most are: of a command that stands by itself, in a session that has begun.
+Record single(Event event, const std::string& actor, ActorSource source) {
+  Record record = around(std::move(event));
+  record.actor = actor;
+  record.actor_source = source;
+  record.opened_at.reset();
+  record.part = record.batch_index = record.batch_size = 0;
+  record.parts = 1;
+  record.note_hash.reset();
+  return record;
+}
+
 /// What the service itself records: every field that may be absent is.
 Record alone(Event event) {
   Record record;
@@ -180,6 +192,14 @@ std::vector<Named<Record>> records() {
   out.push_back({"IncarnationStarted-first", alone(IncarnationStarted{0, 1, Hash{}, IncarnationCause::FirstStart})});
   out.push_back({"PolicySet-default", alone(PolicySet{std::nullopt, {}})});
   out.push_back({"CheckpointCreated-root", alone(CheckpointCreated{kCheckpoint, {"run", 0, 0, {}, {}}, {}, kNow})});
+  out.push_back({"ModelRegistered-single", single(ModelRegistered{model()}, "ann", ActorSource::Asserted)});
+  out.push_back({"StateTransitioned-single",
+                 single(StateTransitioned{"bert", kVersion, DeploymentState::Staging, DeploymentState::Canary},
+                        "ci/nightly", ActorSource::Token)});
+  out.push_back({"BlockFreed-single", single(BlockFreed{kDevice, kBlock}, "trainer-7", ActorSource::Certificate)});
+  out.push_back({"CheckpointCompleted-single",
+                 single(CheckpointCompleted{kCheckpoint, "llm/run-7", 7 * kGiB, "s3://bucket/run-7/42"}, "b",
+                        ActorSource::Asserted)});
   return out;
 }
 

@@ -18,7 +18,7 @@ struct Named {
 
 // One of each kind, every field of it set to something that is not its default. tests/golden/ holds their bytes, which
 // are for ever: change none, add new ones at the end.
-std::vector<Named<Record>> records();  ///< one for each event, by its name
+std::vector<Named<Record>> records();  ///< one or more for each event, by its name
 std::vector<Named<Note>> notes();
 std::vector<Named<ClientMessage>> client_messages();  ///< Hello, every command, every query
 std::vector<Named<ServerMessage>> server_messages();  ///< Welcome, a refusal, every result

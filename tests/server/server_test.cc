@@ -211,34 +211,43 @@ TEST(Server, ClientsThatGoAtAnyTimeCostNobodyElse) {
   const auto neighbour = service.connect();
   ASSERT_TRUE(neighbour->call(registration("read")).status.ok());
   constexpr int kThreads = 4, kRounds = 100, kRequests = 8;
+  std::atomic<std::uint64_t> registered{1};  // as far as anybody was told
   std::vector<std::thread> threads;
   for (int thread = 0; thread < kThreads; ++thread) {
     threads.emplace_back([&, thread] {
       for (int round = 0; round < kRounds; ++round) {
         RawPeer peer(service.port);
-        EXPECT_TRUE(peer.greet());
+        const auto byte = [](int number) { return static_cast<std::uint8_t>(number); };
+        EXPECT_TRUE(peer.greet(SessionId{byte(thread + 1), byte(round)}));
         std::string requests;
-        for (int i = 1; i <= kRequests; ++i) {
+        for (std::uint64_t i = 1; i <= kRequests; ++i) {
           Request request;
-          request.correlation_id = static_cast<std::uint64_t>(i);
+          request.correlation_id = i;
           if (i % 2 == 0) {
             request.body = query::GetModel{"read", kV1};
           } else {
-            request.command_number = static_cast<std::uint64_t>(i);
+            request.command_number = (i + 1) / 2;
             request.body = registration(fmt::format("m{}-{}-{}", thread, round, i));
           }
           requests += codec::encode_client_frame(ClientMessage(request)).value();
         }
         EXPECT_TRUE(peer.send(requests));
-        for (int answer = 0; answer < round % kRequests; ++answer) EXPECT_TRUE(peer.reply());
+        for (int answer = 0; answer < round % kRequests; ++answer) {
+          const std::optional<Reply> reply = peer.reply();
+          EXPECT_TRUE(reply && reply->status.ok());
+          registered += answer % 2 == 0 ? 1 : 0;
+        }
         peer.reset();
       }
     });
   }
-  for (int i = 0; i < 100; ++i) EXPECT_TRUE(neighbour->call(registration(fmt::format("n{}", i))).status.ok());
+  for (int i = 0; i < 100; ++i, ++registered) {
+    EXPECT_TRUE(neighbour->call(registration(fmt::format("n{}", i))).status.ok());
+  }
   for (std::thread& thread : threads) thread.join();
   while (status_of(*neighbour).connections > 1) {
   }
+  EXPECT_GE(status_of(*neighbour).model_versions, registered);
   EXPECT_EQ(service.stop(), 0);
 }
 

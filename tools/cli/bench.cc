@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "bench_load.h"
 #include "bench_run.h"
 #include "bench_set_up.h"
+#include "connection.h"
 #include "platform/endpoint.h"
 #include "program.h"
 

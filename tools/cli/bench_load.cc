@@ -197,7 +197,6 @@ void Load::send_command(LoadConnection::Time now, SingleCommand command, std::fu
   if (!encoded.ok()) throw refusal(encoded);
 }
 
-/// Compares the answer where it lies: the copies that a client makes of it would be measured too.
 bool Load::names_version(const Asked& asked, std::span<const std::byte> frame) const {
   const auto reply = codec::view_reply(frame);
   if (!reply.ok() || !*reply) return false;

@@ -60,6 +60,7 @@ class Load final : public LoadConnection::User {
   Asked& ask(LoadConnection::Time now, bool is_command);
   void send(Asked& asked, codec::VersionRequestFrame& frame);
   void send_command(LoadConnection::Time now, SingleCommand command, std::function<bool(const Reply&)> check);
+  /// Compares the answer where it lies: the copies that a client makes of it would be measured too.
   bool names_version(const Asked& asked, std::span<const std::byte> frame) const;
   bool is_good(const Asked& asked, std::span<const std::byte> frame) const;
 
