@@ -1,7 +1,6 @@
 #include "storage/deletion_in_steps.h"
 
 #include <string>
-#include <utility>
 
 namespace tensorforge::storage {
 namespace {
@@ -12,8 +11,8 @@ using rocksdb::IOStatus;
 
 class DeletionInSteps final : public rocksdb::FileSystemWrapper {
  public:
-  DeletionInSteps(std::shared_ptr<rocksdb::FileSystem> files, std::uint64_t step_bytes)
-      : FileSystemWrapper(std::move(files)), step_bytes_(step_bytes) {}
+  DeletionInSteps(const std::shared_ptr<rocksdb::FileSystem>& files, std::uint64_t step_bytes)
+      : FileSystemWrapper(files), step_bytes_(step_bytes) {}
   static const char* kClassName() { return "DeletionInSteps"; }
   const char* Name() const override { return kClassName(); }
 
@@ -43,9 +42,9 @@ class DeletionInSteps final : public rocksdb::FileSystemWrapper {
 
 }  // namespace
 
-std::shared_ptr<rocksdb::FileSystem> with_deletion_in_steps(std::shared_ptr<rocksdb::FileSystem> files,
+std::shared_ptr<rocksdb::FileSystem> with_deletion_in_steps(const std::shared_ptr<rocksdb::FileSystem>& files,
                                                             std::uint64_t step_bytes) {
-  return std::make_shared<DeletionInSteps>(std::move(files), step_bytes);
+  return std::make_shared<DeletionInSteps>(files, step_bytes);
 }
 
 }  // namespace tensorforge::storage

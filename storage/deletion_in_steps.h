@@ -17,7 +17,7 @@ constexpr std::uint64_t kDeletionStepBytes = std::uint64_t{4} << 20U;
 /// it is in tables and its manifest says so, and does not look at what is left of it after a power cut.
 ///
 /// Threads: as `files`.
-std::shared_ptr<rocksdb::FileSystem> with_deletion_in_steps(std::shared_ptr<rocksdb::FileSystem> files,
+std::shared_ptr<rocksdb::FileSystem> with_deletion_in_steps(const std::shared_ptr<rocksdb::FileSystem>& files,
                                                             std::uint64_t step_bytes = kDeletionStepBytes);
 
 }  // namespace tensorforge::storage

@@ -68,8 +68,8 @@ class ZerosAhead final : public rocksdb::FileSystemWrapper {
 
 }  // namespace
 
-std::shared_ptr<rocksdb::FileSystem> with_zeros_ahead(std::shared_ptr<rocksdb::FileSystem> files) {
-  return std::make_shared<ZerosAhead>(std::move(files));
+std::shared_ptr<rocksdb::FileSystem> with_zeros_ahead(const std::shared_ptr<rocksdb::FileSystem>& files) {
+  return std::make_shared<ZerosAhead>(files);
 }
 
 }  // namespace tensorforge::storage

@@ -16,6 +16,6 @@ namespace tensorforge::storage {
 /// file; or it is skipped where its header is lost, which the anchor notices if it was acknowledged.
 ///
 /// Threads: as `files`.
-std::shared_ptr<rocksdb::FileSystem> with_zeros_ahead(std::shared_ptr<rocksdb::FileSystem> files);
+std::shared_ptr<rocksdb::FileSystem> with_zeros_ahead(const std::shared_ptr<rocksdb::FileSystem>& files);
 
 }  // namespace tensorforge::storage

@@ -231,7 +231,7 @@ class Server::Impl {
     // It was told before, or nothing is to be told: a digest alone.
     if (first->last <= durable_) end_write(first, durable_at_);
   }
-  void end_write(std::deque<Write>::iterator write, Clock::time_point at) {
+  void end_write(const std::deque<Write>::iterator& write, Clock::time_point at) {
     const auto took = std::chrono::duration_cast<std::chrono::microseconds>(at - write->begun);
     if (took.count() > 0) engine_->on_group_commit(static_cast<std::uint32_t>(took.count()));
     writes_.erase(write);
