@@ -157,6 +157,8 @@ class Load::Impl {
   const Options options_;
   const int file_;
   asio::io_context io_{1};
+  /// Clients that have nothing to ask and no service wait for nothing, and may be allowed more later.
+  const asio::executor_work_guard<asio::io_context::executor_type> work_{io_.get_executor()};
   std::list<Source> sources_;  // these stay where they are
   CallJournal calls_;
   std::uint64_t allowed_{};
