@@ -31,9 +31,9 @@ class Envelope {
     return front;
   }
 
+ private:
   static constexpr std::size_t kAlignment = 8;  ///< the largest of our schemas
 
- private:
   std::array<std::string, kAlignment> fronts_;  ///< by the remainder of what is inside
 };
 

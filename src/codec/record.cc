@@ -389,7 +389,7 @@ void enclose(Writer& w, const Record& record, Offset<flatbuffers::String> actor,
   kept->mutate_time(record.time);
   kept->mutate_wall_time(record.wall_time);
   kept->mutate_incarnation(record.incarnation);
-  *kept->mutable_session() = *to_wire(record.session);
+  *kept->mutable_session() = to_wire(*record.session);
   kept->mutate_command_number(record.command_number);
   kept->mutate_answered_below(record.answered_below);
   auto* fields = reinterpret_cast<flatbuffers::Table*>(kept);

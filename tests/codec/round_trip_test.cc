@@ -88,10 +88,7 @@ void make_usual(Record& record) {
   }
   record.incarnation |= 1;
   if (!record.session) record.session = SessionId{1, 2, 3};
-  record.opened_at.reset();
-  record.part = record.batch_index = record.batch_size = 0;
-  record.parts = 1;
-  record.note_hash.reset();
+  samples::make_single(record);
 }
 
 TEST(RoundTripProperty, OfRandomRecordsWithAllThatMostHave) {

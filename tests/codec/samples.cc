@@ -115,15 +115,11 @@ Record around(Event event) {
           .event = std::move(event)};
 }
 
-/// As most are: of a command that stands by itself, in a session that has begun.
 Record single(Event event, const std::string& actor, ActorSource source) {
   Record record = around(std::move(event));
   record.actor = actor;
   record.actor_source = source;
-  record.opened_at.reset();
-  record.part = record.batch_index = record.batch_size = 0;
-  record.parts = 1;
-  record.note_hash.reset();
+  make_single(record);
   return record;
 }
 
@@ -160,6 +156,13 @@ Reply around(ReplyResult result) {
 Page page() { return {.size = 50, .token = std::string("\0\xFFkey", 5)}; }
 
 }  // namespace
+
+void make_single(Record& record) {
+  record.opened_at.reset();
+  record.part = record.batch_index = record.batch_size = 0;
+  record.parts = 1;
+  record.note_hash.reset();
+}
 
 std::vector<Named<Record>> records() {
   using namespace registry;

@@ -24,4 +24,7 @@ std::vector<Named<ClientMessage>> client_messages();  ///< Hello, every command,
 std::vector<Named<ServerMessage>> server_messages();  ///< Welcome, a refusal, every result
 std::vector<Named<SnapshotPart>> snapshot_parts();
 
+/// Leaves out what a record of a command that stands by itself, in a session that has begun, does not have.
+void make_single(Record& record);
+
 }  // namespace tensorforge::samples
