@@ -27,6 +27,13 @@ target_include_directories(tensorforge_xxhash SYSTEM INTERFACE $<BUILD_INTERFACE
 target_link_libraries(tensorforge_xxhash INTERFACE ${XXHASH_LIBRARY})
 add_library(tensorforge::xxhash ALIAS tensorforge_xxhash)
 
+find_path(LZ4_INCLUDE_DIR lz4.h REQUIRED)
+find_library(LZ4_LIBRARY lz4 REQUIRED)
+add_library(tensorforge_lz4 INTERFACE)
+target_include_directories(tensorforge_lz4 SYSTEM INTERFACE $<BUILD_INTERFACE:${LZ4_INCLUDE_DIR}>)
+target_link_libraries(tensorforge_lz4 INTERFACE ${LZ4_LIBRARY})
+add_library(tensorforge::lz4 ALIAS tensorforge_lz4)
+
 find_path(ASIO_INCLUDE_DIR asio.hpp REQUIRED)
 add_library(tensorforge_asio INTERFACE)
 target_include_directories(tensorforge_asio SYSTEM INTERFACE $<BUILD_INTERFACE:${ASIO_INCLUDE_DIR}>)

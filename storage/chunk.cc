@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <lz4.h>
 
 #include "storage/bytes.h"
 #include "storage/crc32c.h"
@@ -13,7 +14,8 @@ namespace tensorforge::storage {
 namespace {
 
 constexpr std::string_view kMagic = "TFCK";
-constexpr std::uint32_t kFormat = 1;
+constexpr std::uint32_t kPlain = 1;
+constexpr std::uint32_t kCompressed = 2;
 
 // The header, byte by byte.
 constexpr std::size_t kFormatAt = 4;
@@ -55,19 +57,47 @@ Result<std::vector<std::string_view>> split_records(std::string_view body, std::
   return records;
 }
 
+/// Appends `body` as decompress() takes it. False, and nothing is appended: that would be no shorter.
+bool append_compressed(std::string& value, std::string_view body) {
+  if (body.size() <= kLengthBytes + 1) return false;
+  const std::size_t room = body.size() - kLengthBytes - 1;
+  const auto block = std::make_unique_for_overwrite<char[]>(room);
+  const int size =
+      LZ4_compress_default(body.data(), block.get(), static_cast<int>(body.size()), static_cast<int>(room));
+  if (size <= 0) return false;
+  char length[kLengthBytes];
+  put_little(length, static_cast<std::uint32_t>(body.size()));
+  value.append(length, sizeof length).append(block.get(), static_cast<std::size_t>(size));
+  return true;
+}
+
+/// What a compressed chunk holds behind its header: the length of its body, then that as an LZ4 block.
+Result<std::string_view> decompress(std::string_view bytes, std::unique_ptr<const char[]>& body) {
+  if (bytes.size() < kLengthBytes) return damaged("it ends inside the length of its body");
+  const std::uint32_t length = get_little<std::uint32_t>(bytes.data());
+  if (length > kMaxCommandBytes) return damaged(fmt::format("its body has {} bytes", length));
+  bytes.remove_prefix(kLengthBytes);
+  auto room = std::make_unique_for_overwrite<char[]>(length);
+  const int size =
+      LZ4_decompress_safe(bytes.data(), room.get(), static_cast<int>(bytes.size()), static_cast<int>(length));
+  if (size < 0 || static_cast<std::uint32_t>(size) != length) return damaged("its body does not decompress");
+  body = std::move(room);
+  return std::string_view(body.get(), length);
+}
+
 }  // namespace
 
 std::string encode_chunk(const ChunkHeader& header, std::string_view body) {
-  std::string value;
-  value.reserve(kChunkHeaderBytes + body.size());
-  value.resize(kChunkHeaderBytes);
+  assert(body.size() <= kMaxCommandBytes);
+  std::string value(kChunkHeaderBytes, '\0');
+  const bool compressed = append_compressed(value, body);
+  if (!compressed) value.append(body);
   kMagic.copy(value.data(), kMagic.size());
-  put_little(&value[kFormatAt], kFormat);
+  put_little(&value[kFormatAt], compressed ? kCompressed : kPlain);
   put_little(&value[kNumberAt], header.number);
   put_little(&value[kFirstAt], header.first);
   put_little(&value[kCountAt], header.count);
   view_of(header.root).copy(&value[kRootAt], header.root.size());
-  value.append(body);
   put_little(&value[kCrcAt], checksum(value));
   return value;
 }
@@ -77,9 +107,9 @@ Result<Chunk> decode_chunk(std::string_view value) {
   if (value.substr(0, kMagic.size()) != kMagic) return damaged("it does not begin as a chunk does");
   if (get_little<std::uint32_t>(&value[kCrcAt]) != checksum(value)) return damaged("its checksum is wrong");
   const auto format = get_little<std::uint32_t>(&value[kFormatAt]);
-  if (format != kFormat) {
-    return absl::FailedPreconditionError(
-        fmt::format("it has format {}, this program knows {}: written by a newer version", format, kFormat));
+  if (format != kPlain && format != kCompressed) {
+    return absl::FailedPreconditionError(fmt::format(
+        "it has format {}, this program knows {} and {}: written by a newer version", format, kPlain, kCompressed));
   }
   if (value.size() > kMaxChunkBytes) return damaged(fmt::format("it has {} bytes", value.size()));
 
@@ -92,7 +122,10 @@ Result<Chunk> decode_chunk(std::string_view value) {
   if (chunk.header.number == 0 || chunk.header.first == 0 || chunk.header.count == 0) {
     return damaged("its number, its first sequence or its count is 0");
   }
-  Result<std::vector<std::string_view>> records = split_records(value.substr(kChunkHeaderBytes), chunk.header.count);
+  Result<std::string_view> body = value.substr(kChunkHeaderBytes);
+  if (format == kCompressed) body = decompress(*body, chunk.body);
+  if (!body.ok()) return body.status();
+  Result<std::vector<std::string_view>> records = split_records(*body, chunk.header.count);
   if (!records.ok()) return records.status();
   chunk.records = *std::move(records);
   chunk.value = value;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,14 +28,16 @@ struct ChunkHeader {
   bool operator==(const ChunkHeader&) const = default;
 };
 
-/// The value of family `events`: docs/journal_format.md. `body` is the records, each behind its length.
+/// The value of family `events`: docs/journal_format.md. `body` is the records, each behind its length, up to
+/// kMaxCommandBytes together. It is compressed where that makes it smaller.
 std::string encode_chunk(const ChunkHeader&, std::string_view body);
 
-/// A chunk as it is stored; the records are views into what was decoded.
+/// A chunk that was read.
 struct Chunk {
   ChunkHeader header;
-  std::vector<std::string_view> records;
-  std::string_view value;  ///< all of it
+  std::vector<std::string_view> records;  ///< views into `body`, or into `value` where that is not compressed
+  std::unique_ptr<const char[]> body;
+  std::string_view value;  ///< what was decoded, as it is stored
 };
 /// Trusts nothing: any bytes give a chunk that is whole, or an error.
 /// kDataLoss: damaged; says in what. kFailedPrecondition: whole, but of a newer format.

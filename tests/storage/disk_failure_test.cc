@@ -130,9 +130,7 @@ TEST_F(DiskFailureTest, InTheBackgroundIsFinalToo) {
   absl::Status status;
   // The write-ahead log may grow to 64 MiB, then a table has to be written.
   for (int i = 0; i < 400 && status.ok(); ++i) {
-    Group group = make_group(served.end(), 0);
-    group.add(std::vector<std::string>(16, std::string(60'000, 'x')));
-    status = served.append(std::move(group)).status();
+    status = served.append(make_group(served.end(), 16, 60'000)).status();
   }
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;
   expect_final(served);

@@ -1,5 +1,6 @@
 #include "tests/storage/log_fixture.h"
 
+#include <random>
 #include <utility>
 
 #include <fmt/format.h>
@@ -9,7 +10,12 @@ namespace tensorforge::storage {
 
 std::string record_text(Sequence sequence, std::size_t size) {
   std::string text = fmt::format("record {} ", sequence);
-  text.resize(size, static_cast<char>('a' + sequence % 26));
+  std::mt19937_64 random(sequence);
+  while (text.size() < size) {
+    const std::uint64_t bytes = random();
+    text.append(reinterpret_cast<const char*>(&bytes), sizeof bytes);
+  }
+  text.resize(size);
   return text;
 }
 
