@@ -57,7 +57,7 @@ Result<std::vector<std::string_view>> split_records(std::string_view body, std::
   return records;
 }
 
-/// Appends `body` as decompress() takes it. False, and nothing is appended: that would be no shorter.
+/// Appends `body` as decompress() takes it. False: that would not be shorter than `body`, and nothing is appended.
 bool append_compressed(std::string& value, std::string_view body) {
   if (body.size() <= kLengthBytes + 1) return false;
   const std::size_t room = body.size() - kLengthBytes - 1;
@@ -71,18 +71,19 @@ bool append_compressed(std::string& value, std::string_view body) {
   return true;
 }
 
-/// What a compressed chunk holds behind its header: the length of its body, then that as an LZ4 block.
-Result<std::string_view> decompress(std::string_view bytes, std::unique_ptr<const char[]>& body) {
+/// The body in what a compressed chunk holds behind its header: its length, then one LZ4 block. `room` keeps it.
+Result<std::string_view> decompress(std::string_view bytes, std::unique_ptr<const char[]>& room) {
   if (bytes.size() < kLengthBytes) return damaged("it ends inside the length of its body");
   const std::uint32_t length = get_little<std::uint32_t>(bytes.data());
   if (length > kMaxCommandBytes) return damaged(fmt::format("its body has {} bytes", length));
   bytes.remove_prefix(kLengthBytes);
-  auto room = std::make_unique_for_overwrite<char[]>(length);
-  const int size =
-      LZ4_decompress_safe(bytes.data(), room.get(), static_cast<int>(bytes.size()), static_cast<int>(length));
-  if (size < 0 || static_cast<std::uint32_t>(size) != length) return damaged("its body does not decompress");
-  body = std::move(room);
-  return std::string_view(body.get(), length);
+  auto body = std::make_unique_for_overwrite<char[]>(length);
+  const auto size = static_cast<int>(length);
+  if (LZ4_decompress_safe(bytes.data(), body.get(), static_cast<int>(bytes.size()), size) != size) {
+    return damaged("its body does not decompress");
+  }
+  room = std::move(body);
+  return std::string_view(room.get(), length);
 }
 
 }  // namespace
@@ -145,7 +146,7 @@ std::vector<EncodedChunk> encode_group(const Group& group, LogPoint& end) {
     const std::string_view body = bytes.substr(chunk_begin.bytes, here.bytes - chunk_begin.bytes);
     const std::uint32_t count = here.count - chunk_begin.count;
     const Result<std::vector<std::string_view>> records = split_records(body, count);
-    assert(records.ok() && body.size() <= kMaxCommandBytes);
+    assert(records.ok());
     for (const std::string_view record : *records) end.frontier.append(record);
     ++end.chunk_number;
     const Sequence first = group.first + chunk_begin.count;

@@ -15,7 +15,7 @@
 namespace tensorforge::storage {
 
 inline constexpr std::size_t kChunkHeaderBytes = 64;
-/// Commands are gathered into one chunk up to this; a larger one has a chunk of its own.
+/// Commands are gathered into one chunk up to this, uncompressed; a larger one has a chunk of its own.
 inline constexpr std::size_t kChunkTargetBytes = std::size_t{256} << 10U;
 inline constexpr std::size_t kMaxChunkBytes = kChunkHeaderBytes + kMaxCommandBytes;
 

@@ -115,7 +115,7 @@ class Log {
   /// Records from `first` on, durable ones only: at least one if there is one, then as many as fit into both limits.
   /// kDataLoss: what is stored does not verify; the message names the chunk and its sequences.
   virtual Result<Records> read(Sequence first, std::size_t max_records, std::size_t max_bytes) const = 0;
-  /// All records from `first` on, durable ones only, without a copy. Errors as read().
+  /// All records from `first` on, durable ones only. Errors as read().
   virtual absl::Status scan(Sequence first, const VisitRecords& visit) const = 0;
   /// The same from `at` on, each chunk checked in full before its records are given to `visit` (number, sequences,
   /// checksum, tree), and `at` moved behind it.

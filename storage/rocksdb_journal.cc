@@ -15,7 +15,7 @@ absl::Status final_error(const absl::Status& why) {
   return absl::UnavailableError("the disk failed: " + std::string(why.message()));
 }
 
-/// Usually more than a batch takes beside records and notes: keys, lengths, heads of chunks.
+/// Usually more than a batch takes beside chunks and notes: keys and lengths.
 constexpr std::size_t kBatchHeadBytes = 4'096;
 
 }  // namespace
@@ -166,9 +166,12 @@ void RocksDbJournal::write_groups() {
 absl::Status RocksDbJournal::write(const Group& group) {
   refresh_free_bytes();
   crash_point(CrashPoint::kGroupToSeal);
-  rocksdb::WriteBatch batch = protected_batch(group.bytes.size() + group.note_bytes + kBatchHeadBytes);
+  const std::vector<EncodedChunk> chunks = encode_group(group, end_);
+  std::size_t chunk_bytes = 0;
+  for (const EncodedChunk& chunk : chunks) chunk_bytes += chunk.value.size();
+  rocksdb::WriteBatch batch = protected_batch(chunk_bytes + group.note_bytes + kBatchHeadBytes);
   const Database& database = *parts_.database;
-  for (const EncodedChunk& chunk : encode_group(group, end_)) put_chunk(batch, database, chunk);
+  for (const EncodedChunk& chunk : chunks) put_chunk(batch, database, chunk);
   for (const Note& note : group.notes) put_note(batch, database, note);
   if (!group.noted_digest.empty()) put_noted_digest(batch, database, group.last(), group.noted_digest);
   if (parts_.to_start) {

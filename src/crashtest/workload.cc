@@ -58,10 +58,14 @@ SingleCommand Workload::of_registry(Random& random) {
       made.output_shape = {1, 1'000};
       made.size_bytes = random() >> 32U;
       made.checksum = fmt::format("{:064x}", random());
-      // Up to 15 KiB: one command then covers several pages of the write-ahead log.
+      // Up to 15 KiB of noise, which does not compress: one command then covers several pages of the write-ahead log.
       const std::uint64_t tags = one_in(random, 6) ? below(random, 60) : below(random, 3);
-      for (std::uint64_t i = 0; i < tags; ++i)
-        made.tags[fmt::format("tag-{}", i)] = std::string(below(random, 240), 'x');
+      std::mt19937_64 noise(made.size_bytes);
+      for (std::uint64_t i = 0; i < tags; ++i) {
+        std::string& text = made.tags[fmt::format("tag-{}", i)];
+        text.resize(below(random, 240));
+        for (char& c : text) c = static_cast<char>('a' + below(noise, 26));
+      }
       return registry::Command(registry::RegisterModel{made});
     }
     case 2:

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <random>
 #include <semaphore>
 #include <string>
 #include <system_error>
@@ -20,12 +21,17 @@ namespace {
 
 constexpr std::size_t kRecordBytes = 256;
 
-/// `count` commands of one record each.
+/// `count` commands of one record each, of noise: what no compression makes short.
 Group group_of(Sequence first, std::size_t count) {
   Group group;
   group.first = first;
   group.incarnation = 1;
-  for (std::size_t i = 0; i < count; ++i) group.add({std::string(kRecordBytes, static_cast<char>('a' + i % 26))});
+  std::minstd_rand random(static_cast<std::uint32_t>(first));
+  std::string record(kRecordBytes, '\0');
+  for (std::size_t i = 0; i < count; ++i) {
+    for (char& c : record) c = static_cast<char>(random() >> 8U);
+    group.add({record});
+  }
   return group;
 }
 

@@ -17,13 +17,14 @@ void decode(std::string_view value) {
   fuzz::require(chunk->records.size() == chunk->header.count, "a chunk has as many records as it says");
   std::string body;
   for (const std::string_view record : chunk->records) storage::put_record(body, record);
-  if (!chunk->body) {
-    fuzz::require(body == value.substr(storage::kChunkHeaderBytes), "a plain chunk holds its records, nothing else");
-  }
+  const std::string_view stored = value.substr(storage::kChunkHeaderBytes);
+  const bool alone = chunk->body ? body.size() == storage::get_little<std::uint32_t>(stored.data()) : body == stored;
+  fuzz::require(alone, "a chunk holds its records, and nothing else");
   const std::string again = storage::encode_chunk(chunk->header, body);
   const Result<storage::Chunk> same = storage::decode_chunk(again);
   fuzz::require(same.ok() && same->header == chunk->header && same->records == chunk->records,
                 "it can be written again");
+  fuzz::require(again.size() <= storage::kChunkHeaderBytes + body.size(), "and is no longer than it would be as it is");
 }
 
 }  // namespace

@@ -185,11 +185,12 @@ std::size_t flood(std::uint16_t port, int peer_number) {
   test::RawPeer peer(port);
   if (!peer.greet(SessionId{0x66, static_cast<std::uint8_t>(peer_number)})) return 0;
   std::size_t sent = 0;
+  auto noise = static_cast<std::uint64_t>(peer_number);
   for (std::uint64_t number = 1;; ++number) {
     registry::ModelMetadata model;
     model.model_id = fmt::format("flood-{}-{}", peer_number, number);
     model.version = test::kV1;
-    model.tags["payload"] = std::string(15'000, 'x');
+    model.tags["payload"] = test::random_text(15'000, noise);
     Request request;
     request.correlation_id = request.command_number = number;
     request.body = Command(SingleCommand(registry::Command(registry::RegisterModel{model})));

@@ -20,6 +20,13 @@ namespace tensorforge::test {
 inline constexpr registry::ModelVersion kV1{1, 0, 0};
 inline constexpr std::size_t kPoolBytes = std::size_t{1} << 40U;
 
+/// That no compression makes short; `state` goes on.
+inline std::string random_text(std::size_t size, std::uint64_t& state) {
+  std::string text(size, '\0');
+  for (char& c : text) c = static_cast<char>('!' + ((state = state * 6364136223846793005U + 1) >> 57U) % 90);
+  return text;
+}
+
 inline Command registration(const std::string& model_id) {
   registry::ModelMetadata model;
   model.model_id = model_id;

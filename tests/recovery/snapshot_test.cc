@@ -38,20 +38,15 @@ class SnapshotTest : public test::RecoveryTest {
     return answer.status.ok() ? std::get<result::SnapshotTaken>(answer.reply.result) : result::SnapshotTaken{};
   }
   static void fill(Client& client, const std::string& prefix, int count, std::size_t bytes = 0) {
+    std::uint64_t state = 1;
     for (int i = 0; i < count; ++i) {
       registry::ModelMetadata model;
       model.model_id = fmt::format("{}{}", prefix, i);
       model.version = test::kV1;
-      for (std::size_t tag = 0; tag * 2'000 < bytes; ++tag) model.tags[fmt::format("{}", tag)] = random_text(2'000);
+      for (std::size_t tag = 0; tag * 2'000 < bytes; ++tag)
+        model.tags[fmt::format("{}", tag)] = test::random_text(2'000, state);
       ASSERT_TRUE(client.call(SingleCommand(registry::Command(registry::RegisterModel{model}))).status.ok());
     }
-  }
-  /// That no compression makes short.
-  static std::string random_text(std::size_t size) {
-    static std::uint64_t state = 1;
-    std::string text(size, '\0');
-    for (char& c : text) c = static_cast<char>('!' + ((state = state * 6364136223846793005U + 1) >> 57U) % 90);
-    return text;
   }
   std::vector<Sequence> snapshots() const { return storage::SnapshotStore(nullptr, data_.string()).list().value(); }
   std::string snapshot(Sequence sequence) const {

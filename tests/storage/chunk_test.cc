@@ -1,5 +1,6 @@
 #include "storage/chunk.h"
 
+#include <algorithm>
 #include <random>
 #include <string>
 #include <vector>
@@ -249,7 +250,9 @@ TEST(Group, KeepsALargeCommandInOneChunk) {
   Group group;
   group.first = 1;
   group.add({"before"});
-  group.add(std::vector<std::string>(250, std::string(65'535, 'y')));
+  std::vector<std::string> large;
+  for (Sequence i = 2; i <= 251; ++i) large.push_back(record_text(i, 65'535));
+  group.add(large);
   group.add({"after"});
   LogPoint end;
   const std::vector<EncodedChunk> chunks = encode_group(group, end);
@@ -257,6 +260,8 @@ TEST(Group, KeepsALargeCommandInOneChunk) {
   const Result<Chunk> chunk = decode_chunk(chunks[1].value);
   ASSERT_TRUE(chunk.ok()) << chunk.status();
   EXPECT_EQ(chunk->header.count, 250U);
+  EXPECT_EQ(format_of(chunks[1].value), kPlain) << "so that it is as long as a chunk may be";
+  EXPECT_TRUE(std::equal(large.begin(), large.end(), chunk->records.begin(), chunk->records.end()));
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ class TemporaryDirectory : public test::TemporaryDirectory {
   TemporaryDirectory() : test::TemporaryDirectory(Medium::kMemory) {}
 };
 
-/// What record `sequence` says in these tests, `size` bytes of it. They hardly compress, so as many are written.
+/// What record `sequence` says in these tests, `size` bytes of it. One alone does not compress, so as many are written.
 std::string record_text(Sequence sequence, std::size_t size = 20);
 /// One command of one record each, that follow `head`.
 Group make_group(const TreeHead& head, std::size_t commands, std::size_t record_size = 20);

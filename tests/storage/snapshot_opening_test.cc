@@ -98,7 +98,7 @@ class SnapshotOpening : public testing::Test {
     EXPECT_THAT(std::string(status.message()), HasSubstr(message));
     EXPECT_EQ(picture(data_), before);
   }
-  /// Of a chunk in the table, which is compressed: the first magic is still there as it is.
+  /// Of the first chunk in the table.
   void damage_table() const {
     for (const fs::path& table : files_like(data_ / "db", ".sst")) {
       const std::size_t at = read_bytes(table).find("TFCK");
