@@ -21,16 +21,22 @@ namespace {
 
 constexpr std::size_t kRecordBytes = 256;
 
-/// `count` commands of one record each, of noise: what no compression makes short.
+/// What no compression makes short: several chunks of it.
+std::string noise() {
+  std::mt19937_64 random(1);
+  std::string bytes(std::size_t{1} << 20U, '\0');
+  for (char& c : bytes) c = static_cast<char>(random());
+  return bytes;
+}
+
+/// `count` commands of one record of noise each.
 Group group_of(Sequence first, std::size_t count) {
+  static const std::string bytes = noise();
   Group group;
   group.first = first;
   group.incarnation = 1;
-  std::minstd_rand random(static_cast<std::uint32_t>(first));
-  std::string record(kRecordBytes, '\0');
   for (std::size_t i = 0; i < count; ++i) {
-    for (char& c : record) c = static_cast<char>(random() >> 8U);
-    group.add({record});
+    group.add({bytes.substr((first + i) * kRecordBytes % bytes.size(), kRecordBytes)});
   }
   return group;
 }
