@@ -67,6 +67,16 @@ class LogCheckTest : public testing::Test {
     options.accept_loss = accept_loss;
     return options;
   }
+  /// All that verifies goes into `passed`.
+  OpenOptions passing_on_to(std::vector<std::string>& passed) const {
+    OpenOptions how = options();
+    how.take_verified = [&passed](Sequence first, std::span<const std::string_view> records) {
+      EXPECT_EQ(first, passed.size() + 1);
+      passed.insert(passed.end(), records.begin(), records.end());
+      return true;
+    };
+    return how;
+  }
   absl::Status expect_untouched(const OpenOptions& how) const {
     const auto before = picture(data_);
     absl::Status status = open_data_directory(how).status();
@@ -159,12 +169,7 @@ TEST_F(LogCheckTest, TakesAWantOfMemoryForNoVerdict) {
 
 TEST_F(LogCheckTest, PassesOnWhatVerifiesWhileItGoesOn) {
   std::vector<std::string> passed;
-  OpenOptions how = options();
-  how.take_verified = [&](Sequence first, std::span<const std::string_view> records) {
-    EXPECT_EQ(first, passed.size() + 1);
-    passed.insert(passed.end(), records.begin(), records.end());
-    return true;
-  };
+  const OpenOptions how = passing_on_to(passed);
   {
     const ReadTrap trap(ReadTrap::Kind::kSignal, SIGABRT, table_, blocks_[3]);
     EXPECT_EQ(exit_code(expect_untouched(how)), 2);
@@ -188,12 +193,7 @@ TEST_F(LogCheckTest, PassesOnAndKeepsWhatIsCompressed) {
     ASSERT_TRUE(served.append(std::move(group)).ok());
   }
   std::vector<std::string> passed;
-  OpenOptions how = options();
-  how.take_verified = [&](Sequence first, std::span<const std::string_view> records) {
-    EXPECT_EQ(first, passed.size() + 1);
-    passed.insert(passed.end(), records.begin(), records.end());
-    return true;
-  };
+  const OpenOptions how = passing_on_to(passed);
   {
     Served served(how);
     ASSERT_TRUE(served.opening().ok()) << served.opening();
