@@ -105,6 +105,15 @@ absl::Status check_records(ChunkCursor& cursor, Sequence end, LogPoint& at, cons
   return missing(at.sequence() + 1, absl::OkStatus());
 }
 
+Result<bool> ends_at(ChunkCursor& cursor, Sequence sequence, const Hash& root) {
+  cursor.seek(sequence);
+  if (!cursor.status().ok()) return cursor.status();
+  if (!cursor.valid()) return false;
+  const Result<Chunk> chunk = chunk_at(cursor, sequence);
+  if (!chunk.ok()) return chunk.status();
+  return chunk->header.last() == sequence && chunk->header.root == root;
+}
+
 CheckedLog check_chunks(ChunkCursor& cursor, LogPoint start, const std::optional<TreeHead>& anchor, const GoOn& go_on) {
   CheckedLog checked{std::move(start), 0, absl::OkStatus(), absl::OkStatus()};
   LogPoint& end = checked.end;

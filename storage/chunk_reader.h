@@ -33,6 +33,10 @@ class ChunkCursor {
 Result<Records> read_records(ChunkCursor&, Sequence end, Sequence first, std::size_t max_records,
                              std::size_t max_bytes);
 
+/// Whether a chunk ends at `sequence`, from 1 on, and has this root in its header. Errors as decode_chunk(), or of the
+/// disk.
+Result<bool> ends_at(ChunkCursor&, Sequence sequence, const Hash& root);
+
 /// How far a log verifies.
 struct CheckedLog {
   LogPoint end;                 ///< of the chunks that verify without a gap

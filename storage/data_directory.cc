@@ -403,14 +403,9 @@ Result<Stopped> hold_stopped(const std::shared_ptr<rocksdb::FileSystem>& files, 
 /// Whether the anchored sequence is there, with the anchored root.
 absl::Status check_anchor(const Database& database, const TreeHead& anchor) {
   if (anchor.sequence == 0) return absl::OkStatus();
-  const std::unique_ptr<ChunkCursor> cursor = database.chunks();
-  cursor->seek(anchor.sequence);
-  if (!cursor->status().ok()) return cursor->status();
-  if (!cursor->valid())
-    return absl::DataLossError(fmt::format("no event is there, {} were acknowledged", anchor.sequence));
-  const Result<Chunk> chunk = decode_chunk(cursor->value());
-  if (!chunk.ok()) return chunk.status();
-  if (chunk->header.last() == anchor.sequence && chunk->header.root == anchor.root) return absl::OkStatus();
+  const Result<bool> there = ends_at(*database.chunks(), anchor.sequence, anchor.root);
+  if (!there.ok()) return there.status();
+  if (*there) return absl::OkStatus();
   return absl::DataLossError(fmt::format(
       "the log does not hold the acknowledged event {} as it was anchored; log verify says more", anchor.sequence));
 }

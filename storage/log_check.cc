@@ -120,6 +120,16 @@ absl::Status check_meta(const Database& database, const std::optional<LogId>& ex
   return absl::OkStatus();
 }
 
+/// What lies before the start is not read, but for the chunk that ends there.
+absl::Status check_start(const Database& database, const LogPoint& start) {
+  if (start.chunk_number == 0) return absl::OkStatus();
+  const Result<bool> there = ends_at(*database.chunks(), start.sequence(), start.frontier.root());
+  if (!there.ok()) return there.status();
+  if (*there) return absl::OkStatus();
+  return absl::DataLossError(
+      fmt::format("the log does not hold sequence {} as it was verified before", start.sequence()));
+}
+
 /// Finds a hole before the place where reading began.
 absl::Status check_count(const Database& database, const LogPoint& end) {
   const Result<std::uint64_t> count = database.count_chunks();
@@ -372,7 +382,8 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
     return verdict;
   }
   const Database& database = **opened;
-  const absl::Status meta = check_meta(database, check.log_id, verdict);
+  absl::Status around = check_meta(database, check.log_id, verdict);
+  if (around.ok()) around = check_start(database, check.start);
   CheckedLog checked =
       check_chunks(*database.chunks(), check.start, check.anchor, [&](const LogPoint& end, const Chunk& chunk) {
         if (on_chunk) on_chunk(end, chunk);
@@ -380,9 +391,9 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
       });
   verdict.end = checked.end;
   verdict.bytes = checked.bytes;
-  if (!meta.ok()) {
-    const std::string message(meta.message());
-    verdict.problem = absl::IsDataLoss(meta) ? absl::DataLossError(fmt::format("{}: {}", message, kRemedy)) : meta;
+  if (!around.ok()) {
+    const std::string message(around.message());
+    verdict.problem = absl::IsDataLoss(around) ? absl::DataLossError(fmt::format("{}: {}", message, kRemedy)) : around;
     return verdict;
   }
   if (checked.problem.ok() && !check.last_chunk) checked.problem = check_count(database, checked.end);

@@ -8,7 +8,6 @@
 #include <gtest/gtest.h>
 
 #include "storage/bytes.h"
-#include "storage/crc32c.h"
 #include "tests/storage/log_fixture.h"
 
 namespace tensorforge::storage {
@@ -44,13 +43,6 @@ std::string compressed_chunk(std::uint32_t count = 3, std::size_t bytes = 40) {
   LogPoint end;
   std::string value = encode_group(group, end).at(0).value;
   EXPECT_EQ(format_of(value), kCompressed);
-  return value;
-}
-
-/// As a writer with other ideas would leave it: the checksum is right.
-std::string with_valid_checksum(std::string value) {
-  put_little(&value[28], std::uint32_t{0});
-  put_little(&value[28], crc32c(value));
   return value;
 }
 

@@ -6,6 +6,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "storage/bytes.h"
+#include "storage/crc32c.h"
+
 namespace tensorforge::storage {
 
 std::string record_text(Sequence sequence, std::size_t size) {
@@ -25,6 +28,12 @@ Group make_group(const TreeHead& head, std::size_t commands, std::size_t record_
   group.incarnation = head.incarnation;
   for (std::size_t i = 0; i < commands; ++i) group.add({record_text(group.first + i, record_size)});
   return group;
+}
+
+std::string with_valid_checksum(std::string chunk) {
+  put_little(&chunk[28], std::uint32_t{0});
+  put_little(&chunk[28], crc32c(chunk));
+  return chunk;
 }
 
 Served::Served(const OpenOptions& options) {

@@ -1,6 +1,7 @@
 // A start from a snapshot: which one is taken, what of the log is read, and that a snapshot can never make a good log
 // bad or a bad one good.
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <span>
@@ -11,8 +12,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <rocksdb/file_system.h>
+#include <rocksdb/write_batch.h>
 
+#include "storage/bytes.h"
+#include "storage/chunk.h"
 #include "storage/data_directory.h"
+#include "storage/database.h"
 #include "storage/head.h"
 #include "storage/snapshot_file.h"
 #include "tests/storage/log_fixture.h"
@@ -91,10 +97,10 @@ class SnapshotOpening : public testing::Test {
     ASSERT_TRUE(served.append_each(1).ok());
     EXPECT_TRUE(served.journal().verify().ok()) << "the tree goes on from the right place";
   }
-  void expect_refused(const std::string& message) {
+  void expect_refused(const std::string& message, int code = 2) {
     const auto before = picture(data_);
     const absl::Status status = open_data_directory(from_snapshot()).status();
-    EXPECT_EQ(exit_code(status), 2) << status;
+    EXPECT_EQ(exit_code(status), code) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(message));
     EXPECT_EQ(picture(data_), before);
   }
@@ -105,6 +111,32 @@ class SnapshotOpening : public testing::Test {
       if (at != std::string::npos) return flip_bit(table, at + 40);
     }
     FAIL() << "no table holds a chunk";
+  }
+  /// Of the last chunk, with all of the log in tables.
+  void damage_last_chunk() const {
+    { ASSERT_TRUE(open_data_directory(plain()).ok()); }  // moves what the write-ahead log holds into one
+    const fs::path table = files_like(data_ / "db", ".sst").back();
+    const std::size_t at = read_bytes(table).rfind("TFCK");
+    ASSERT_NE(at, std::string::npos);
+    flip_bit(table, at + 40);
+  }
+  /// One record more, in a chunk as a newer version might write it. Returns where the log ends then.
+  LogPoint append_newer_chunk() const {
+    rocksdb::FileSystem& files = *rocksdb::FileSystem::Default();
+    const Anchor anchor = read_head(files, data_ / "HEAD").value().anchor;
+    LogPoint end = point_at(kEnd);
+    EncodedChunk chunk = encode_group(make_group(anchor.head, 1), end).at(0);
+    put_little(&chunk.value[4], std::uint32_t{99});
+    chunk.value = with_valid_checksum(chunk.value);
+
+    const auto database = Database::open(rocksdb::FileSystem::Default(), data_ / "db", nullptr).value();
+    rocksdb::WriteBatch batch;
+    put_chunk(batch, *database, chunk);
+    EXPECT_TRUE(database->db().Write(synced_write(), &batch).ok());
+    EXPECT_TRUE(database->close().ok());
+    const auto head = HeadWriter::open(files, data_ / "HEAD", anchor).value();
+    EXPECT_TRUE(head->write({end.sequence(), end.frontier.root(), anchor.head.incarnation}).ok());
+    return end;
   }
   void damage_wal(Sequence sequence) const {
     const fs::path wal = files_like(data_ / "db", ".log").back();
@@ -213,6 +245,23 @@ TEST_F(SnapshotOpening, BelievesTheLogAndNotTheChunkNumberOfASnapshot) {
   wrong.chunk_number = 20;
   make_snapshot(wrong, log_id_);
   expect_served_from(0);
+}
+
+TEST_F(SnapshotOpening, IsRefusedForALossAtTheEndOfTheSnapshot) {
+  make_snapshot(kEnd);
+  damage_last_chunk();
+  expect_refused("30 are missing");
+}
+
+TEST_F(SnapshotOpening, IsRefusedForANewerChunkAtTheEndOfTheSnapshot) {
+  make_snapshot(append_newer_chunk(), log_id_);
+  expect_refused("format 99, this program knows 1 and 2: written by a newer version", 1);
+}
+
+TEST_F(SnapshotOpening, IsRefusedForANewerChunkBehindTheSnapshot) {
+  make_snapshot(25);
+  append_newer_chunk();
+  expect_refused("format 99, this program knows 1 and 2: written by a newer version", 1);
 }
 
 TEST_F(SnapshotOpening, IsRefusedForALossBehindTheSnapshot) {
