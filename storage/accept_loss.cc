@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cstddef>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -9,7 +10,7 @@
 #include <rocksdb/write_batch.h>
 #include <spdlog/spdlog.h>
 
-#include "storage/bytes.h"
+#include "storage/chunk_reader.h"
 #include "storage/database.h"
 #include "storage/files.h"
 
@@ -37,14 +38,15 @@ class Copy {
 
 absl::Status copy_chunks(const Database& from, const LogPoint& end, Database& to) {
   Copy copy(to);
-  const std::unique_ptr<ChunkCursor> cursor = from.chunks();
-  cursor->seek(0);
-  for (std::uint64_t left = end.chunk_number; left > 0; --left) {
-    if (!cursor->valid()) return absl::InternalError("what was verified is gone");
-    put_chunk(copy.batch(), to, {get_big_endian(cursor->key()), std::string(cursor->value())});
-    if (absl::Status status = copy.flush_if_large(); !status.ok()) return status;
-    if (left > 1) cursor->next();  // what lies behind the last one may be what cannot be read
-  }
+  absl::Status written;
+  // What lies behind the last one may be what cannot be read, so it is not looked at.
+  const CheckedLog copied = check_chunks(*from.chunks(), {}, std::nullopt, [&](const LogPoint& at, const Chunk& chunk) {
+    put_chunk(copy.batch(), to, {chunk.header.first, std::string(chunk.value)});
+    written = copy.flush_if_large();
+    return written.ok() && at.chunk_number < end.chunk_number;
+  });
+  if (!written.ok()) return written;
+  if (copied.end.frontier.root() != end.frontier.root()) return absl::InternalError("what was verified is gone");
   return copy.flush();
 }
 

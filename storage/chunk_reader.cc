@@ -122,7 +122,9 @@ CheckedLog check_chunks(ChunkCursor& cursor, LogPoint start, const std::optional
   cursor.seek(end.sequence() + 1);
   // The chunk before the start is the one found where nothing follows it.
   if (cursor.valid() && end.chunk_number > 0 && cursor.key() <= big_endian(end.sequence())) cursor.next();
-  for (; cursor.valid(); cursor.next()) {
+  for (;; cursor.next()) {
+    if (!cursor.valid() && !cursor.status().ok()) cursor.find(end.sequence() + 1);
+    if (!cursor.valid()) break;
     const Result<Chunk> chunk = chunk_at(cursor, end.sequence() + 1);
     checked.problem = chunk.ok() ? check_follows(chunk->header, end) : chunk.status();
     if (!checked.problem.ok()) return checked;

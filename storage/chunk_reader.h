@@ -22,6 +22,9 @@ class ChunkCursor {
   /// To the chunk with the highest key at or below that of `sequence`; where there is none, to the first.
   virtual void seek(Sequence sequence) = 0;
   virtual void next() = 0;
+  /// Of a cursor that an error stopped: goes on from the chunk that begins at `first`, if nothing but damage to what
+  /// lies behind it stood in the way. status() stays what it was.
+  virtual void find(Sequence first) = 0;
   virtual bool valid() const = 0;
   /// Why it is not valid; ok: there are no more.
   virtual absl::Status status() const = 0;

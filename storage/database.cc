@@ -11,12 +11,14 @@
 #include <fmt/format.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/env.h>
+#include <rocksdb/metadata.h>
 #include <rocksdb/table.h>
 #include <rocksdb/table_properties.h>
 #include <rocksdb/version.h>
 #include <rocksdb/write_batch.h>
 #include <spdlog/spdlog.h>
 
+#include "absl/container/flat_hash_set.h"
 #include "platform/deliberate_bug.h"
 #include "platform/xxh3.h"
 #include "storage/bytes.h"
@@ -88,21 +90,56 @@ std::string little_endian(std::uint64_t value, std::size_t bytes) {
 
 rocksdb::Slice slice(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
 
+rocksdb::ReadOptions read_once() {
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  return options;
+}
+
 class DatabaseCursor final : public ChunkCursor {
  public:
-  explicit DatabaseCursor(std::unique_ptr<rocksdb::Iterator> iterator) : iterator_(std::move(iterator)) {}
+  DatabaseCursor(rocksdb::DB& db, rocksdb::ColumnFamilyHandle* family)
+      : db_(db), family_(family), iterator_(db.NewIterator(read_once(), family)) {}
   void seek(Sequence sequence) override {
     iterator_->SeekForPrev(big_endian(sequence));
     if (!iterator_->Valid() && iterator_->status().ok()) iterator_->SeekToFirst();
   }
   void next() override { iterator_->Next(); }
-  bool valid() const override { return iterator_->Valid(); }
-  absl::Status status() const override { return to_status(iterator_->status(), "read"); }
+  /// An iterator goes through all tables side by side, and an error at the beginning of one of them stops it wherever
+  /// it is to begin. Another one goes without the tables that begin behind `first`.
+  void find(Sequence first) override {
+    if (stopped_.ok()) stopped_ = iterator_->status();
+    const std::string key = big_endian(first);
+    rocksdb::ReadOptions options = read_once();
+    options.table_filter = [behind = tables_behind(key)](const rocksdb::TableProperties& table) {
+      return !behind.contains(table.orig_file_number);
+    };
+    iterator_.reset(db_.NewIterator(options, family_));
+    iterator_->Seek(key);
+    is_there_ = iterator_->Valid() && iterator_->key() == key;
+  }
+  bool valid() const override { return is_there_ && iterator_->Valid(); }
+  absl::Status status() const override { return to_status(stopped_.ok() ? iterator_->status() : stopped_, "read"); }
   std::string_view key() const override { return {iterator_->key().data(), iterator_->key().size()}; }
   std::string_view value() const override { return {iterator_->value().data(), iterator_->value().size()}; }
 
  private:
+  absl::flat_hash_set<std::uint64_t> tables_behind(const std::string& key) const {
+    std::vector<rocksdb::LiveFileMetaData> tables;
+    db_.GetLiveFilesMetaData(&tables);
+    absl::flat_hash_set<std::uint64_t> behind;
+    for (const rocksdb::LiveFileMetaData& table : tables) {
+      const bool is_ours = table.column_family_name == family_->GetName();
+      if (is_ours && table.smallestkey > key) behind.insert(table.file_number);
+    }
+    return behind;
+  }
+
+  rocksdb::DB& db_;
+  rocksdb::ColumnFamilyHandle* const family_;
   std::unique_ptr<rocksdb::Iterator> iterator_;
+  rocksdb::Status stopped_;  ///< what stopped the first iterator; ok: nothing has
+  bool is_there_ = true;     ///< what was to be found
 };
 
 /// nullopt: no such key.
@@ -281,11 +318,7 @@ Result<Meta> Database::read_meta() const {
   return meta;
 }
 
-std::unique_ptr<ChunkCursor> Database::chunks() const {
-  rocksdb::ReadOptions options;
-  options.fill_cache = false;
-  return std::make_unique<DatabaseCursor>(std::unique_ptr<rocksdb::Iterator>(db_->NewIterator(options, events())));
-}
+std::unique_ptr<ChunkCursor> Database::chunks() const { return std::make_unique<DatabaseCursor>(*db_, events()); }
 
 Result<ChunkHeader> Database::last_chunk() const {
   const std::unique_ptr<ChunkCursor> cursor = chunks();
@@ -341,9 +374,7 @@ Result<std::optional<NotedAt>> Database::newest_noted_digest(Sequence end) const
 }
 
 Result<std::uint64_t> Database::count_notes() const {
-  rocksdb::ReadOptions options;
-  options.fill_cache = false;
-  const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator(options, notes()));
+  const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator(read_once(), notes()));
   std::uint64_t count = 0;
   for (at->SeekToFirst(); at->Valid(); at->Next()) ++count;
   if (!at->status().ok()) return to_status(at->status(), "read the notes");

@@ -22,6 +22,7 @@ class MapCursor final : public ChunkCursor {
     ++at_;
     settle();
   }
+  void find(Sequence) override {}  // no error stops it
   bool valid() const override { return at_ != chunks_.end(); }
   absl::Status status() const override { return absl::OkStatus(); }
   std::string_view key() const override { return key_; }

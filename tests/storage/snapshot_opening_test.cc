@@ -289,6 +289,18 @@ TEST_F(SnapshotOpening, AfterAnAcceptedLossGoesOnFromASnapshotBeforeIt) {
   EXPECT_EQ(served.opened().snapshot.sequence(), 12U);
 }
 
+TEST_F(SnapshotOpening, AcceptsALossAtTheEndOfTheSnapshot) {
+  make_snapshot(kEnd);
+  damage_last_chunk();
+  OpenOptions accepting = from_snapshot();
+  accepting.accept_loss = true;
+  Served served(accepting);
+  ASSERT_TRUE(served.opening().ok()) << served.opening();
+  EXPECT_EQ(served.opened().snapshot.sequence(), 0U);
+  EXPECT_EQ(served.end().sequence, kInTable) << "what lies in one block is lost together";
+  EXPECT_TRUE(served.append_each(1).ok());
+}
+
 // ---- what reads the log behind a snapshot
 
 TEST_F(SnapshotOpening, ScansAndChecksFromAnyPlace) {
