@@ -124,6 +124,24 @@ Result<std::string> make_lost_directory(rocksdb::FileSystem& files, const std::s
   }
 }
 
+Result<std::string> link_database(rocksdb::FileSystem& files, const std::string& data_dir) {
+  const std::string path = data_dir + "/db.repaired";
+  const Result<bool> left_over = file_exists(files, path);
+  if (!left_over.ok()) return left_over.status();
+  absl::Status status = *left_over ? remove_directory(files, path) : absl::OkStatus();
+  if (status.ok()) status = create_directory(files, path);
+  if (!status.ok()) return status;
+  const std::string from = data_dir + "/db";
+  const Result<std::vector<std::string>> names = list_directory(files, from);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (!name.ends_with(".sst") && !name.ends_with(".log")) continue;
+    status = link_file(files, fmt::format("{}/{}", from, name), fmt::format("{}/{}", path, name));
+    if (!status.ok()) return status;
+  }
+  return path;
+}
+
 absl::Status finish_accept_loss(rocksdb::FileSystem& files, const std::string& data_dir) {
   const Result<bool> in_place = file_exists(files, data_dir + "/db");
   if (!in_place.ok()) return in_place.status();
@@ -133,7 +151,7 @@ absl::Status finish_accept_loss(rocksdb::FileSystem& files, const std::string& d
 }
 
 absl::Status accept_loss(const std::shared_ptr<rocksdb::FileSystem>& files, const std::string& data_dir,
-                         const Anchor& anchor, const LogVerdict& verdict) {
+                         const Anchor& anchor, const LogVerdict& verdict, const std::string& from) {
   const Sequence end = verdict.end.sequence();
   const std::string db = data_dir + "/db";
   const Result<std::string> made = make_lost_directory(*files, data_dir, end);
@@ -145,7 +163,8 @@ absl::Status accept_loss(const std::shared_ptr<rocksdb::FileSystem>& files, cons
     if (absl::Status status = move_if_there(*files, data_dir + name, lost + name); !status.ok()) return status;
   }
   // db.new is complete as soon as it has that name; only then does db/ go.
-  absl::Status status = copy_database(files, db, data_dir + "/db.making", anchor.log_id, verdict);
+  absl::Status status = copy_database(files, from, data_dir + "/db.making", anchor.log_id, verdict);
+  if (status.ok() && from != db) status = remove_directory(*files, from);
   if (!status.ok()) return status;
   status = rename_file(*files, data_dir + "/db.making", data_dir + "/db.new");
   if (status.ok()) status = sync_directory(*files, data_dir);

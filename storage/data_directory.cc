@@ -172,11 +172,15 @@ class Opening {
       end_ = verdict.end;
       return absl::OkStatus();
     }
+    std::string readable = db_path_;
+    if (options_.accept_loss && *has_database && absl::IsDataLoss(verdict.problem) && verdict.end.sequence() == 0) {
+      if (absl::Status status = repair(head.ok(), verdict, readable); !status.ok()) return status;
+    }
     // A check that crashed at once is no verdict on anything: the log may well be whole.
     const bool any_verdict = !verdict.crashed || verdict.end.sequence() > 0;
     const bool may_lose =
         options_.accept_loss && any_verdict && (verdict.problem.ok() || absl::IsDataLoss(verdict.problem));
-    return may_lose ? lose(verdict) : verdict.problem;
+    return may_lose ? lose(verdict, readable) : verdict.problem;
   }
 
   static absl::Status with_remedy(const absl::Status& status) {
@@ -192,7 +196,10 @@ class Opening {
   }
 
   LogVerdict check(bool head_is_known, LogPoint start, const TakeVerified& take) const {
-    LogCheck check{db_path_, std::nullopt, anchor_.head, std::move(start)};
+    return check(LogCheck{db_path_, std::nullopt, anchor_.head, std::move(start)}, head_is_known, take);
+  }
+
+  LogVerdict check(LogCheck check, bool head_is_known, const TakeVerified& take) const {
     if (head_is_known) check.log_id = anchor_.log_id;
     if (deliberate_bug(DeliberateBug::kNoAnchor)) check.anchor = {0, MerkleFrontier().root(), 0};
     if (options_.check_in_process) return check_log(files_, check);
@@ -276,13 +283,33 @@ class Opening {
     return create_database();
   }
 
-  absl::Status lose(const LogVerdict& verdict) {
+  /// Of a database of which nothing verifies: what of it does once it is repaired, if anything, and where that lies.
+  absl::Status repair(bool head_is_known, LogVerdict& verdict, std::string& readable) const {
+    spdlog::warn("{}: {}", options_.data_dir, without_remedy(text(verdict.problem)));
+    const Result<std::string> linked = link_database(*files_, options_.data_dir);
+    if (!linked.ok()) return linked.status();
+    LogCheck repaired{*linked, std::nullopt, anchor_.head, {}};
+    repaired.repair = true;
+    LogVerdict found = check(std::move(repaired), head_is_known, {});
+    const bool is_verdict = found.problem.ok() || absl::IsDataLoss(found.problem);
+    if (!is_verdict || found.end.sequence() == 0) {
+      const absl::Status removed = remove_directory(*files_, *linked);
+      return is_verdict ? removed : found.problem;
+    }
+    spdlog::warn("{}: events 1..{} of it could be repaired", options_.data_dir, found.end.sequence());
+    verdict = std::move(found);
+    readable = *linked;
+    return absl::OkStatus();
+  }
+
+  absl::Status lose(const LogVerdict& verdict, const std::string& readable) {
     if (!verdict.problem.ok()) spdlog::error("{}: {}", options_.data_dir, text(verdict.problem));
     Anchor next = anchor_;
     if (verdict.log_id) next.log_id = *verdict.log_id;
     if (next.log_id == LogId{}) next.log_id = random_bytes<16>();
     next.head.incarnation = new_incarnation(anchor_.head.incarnation);
-    if (absl::Status status = accept_loss(files_, options_.data_dir, next, verdict); !status.ok()) return status;
+    if (absl::Status status = accept_loss(files_, options_.data_dir, next, verdict, readable); !status.ok())
+      return status;
     const Result<HeadFile> head = read_head(*files_, head_path_);
     if (!head.ok()) return head.status();
     anchor_ = head->anchor;

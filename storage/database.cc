@@ -4,6 +4,7 @@
 #include <cstdarg>
 #include <cstddef>
 #include <cstdio>
+#include <iterator>
 #include <mutex>
 #include <stdexcept>
 #include <utility>
@@ -72,9 +73,11 @@ class WarningsLogger final : public rocksdb::Logger {
     warnings_.emplace_back(text);
   }
   void LogHeader(const char*, va_list) override {}
-  std::vector<std::string> take() {
+  /// Adds them to `to`, unless that is nullptr.
+  void take(std::vector<std::string>* to) {
     const std::lock_guard lock(mutex_);
-    return std::exchange(warnings_, {});
+    if (to != nullptr) std::move(warnings_.begin(), warnings_.end(), std::back_inserter(*to));
+    warnings_.clear();
   }
 
  private:
@@ -261,6 +264,21 @@ Result<std::unique_ptr<Database>> Database::open(const std::shared_ptr<rocksdb::
   return database;
 }
 
+absl::Status Database::repair(const std::shared_ptr<rocksdb::FileSystem>& files, const std::string& path,
+                              std::vector<std::string>* warnings) {
+  Database database(files);
+  rocksdb::DBOptions options = database.options();
+  options.create_missing_column_families = true;  // a family without a table is not there then
+  const auto logger = std::make_shared<WarningsLogger>();
+  options.info_log = logger;
+  rocksdb::Status status = rocksdb::RepairDB(path, options, descriptors());
+  rocksdb::DB* db = nullptr;
+  if (status.ok()) status = rocksdb::DB::Open(options, path, descriptors(), &database.handles_, &db);
+  database.db_.reset(db);
+  logger->take(warnings);
+  return status.ok() ? database.close() : to_status(status, fmt::format("repair {}", path));
+}
+
 Result<std::unique_ptr<Database>> Database::open_read_only(const std::shared_ptr<rocksdb::FileSystem>& files,
                                                            const std::string& path,
                                                            std::vector<std::string>* warnings) {
@@ -271,7 +289,7 @@ Result<std::unique_ptr<Database>> Database::open_read_only(const std::shared_ptr
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(options, path, descriptors(), &database->handles_, &db);
   database->db_.reset(db);
-  if (warnings != nullptr) *warnings = logger->take();
+  logger->take(warnings);
   if (!status.ok()) return to_status(status, fmt::format("open {}", path));
   return database;
 }

@@ -38,6 +38,11 @@ class Database {
   static Result<std::unique_ptr<Database>> open_read_only(const std::shared_ptr<rocksdb::FileSystem>&,
                                                           const std::string& path,
                                                           std::vector<std::string>* warnings = nullptr);
+  /// Has RocksDB make what it can of a database that cannot be opened, in place: what it can read of the tables and of
+  /// the write-ahead log is in it afterwards, and all else in `lost/` within it. Warnings, and the end of the process,
+  /// as with open_read_only().
+  static absl::Status repair(const std::shared_ptr<rocksdb::FileSystem>&, const std::string& path,
+                             std::vector<std::string>* warnings);
   ~Database();
 
   rocksdb::DB& db() { return *db_; }

@@ -79,6 +79,21 @@ absl::Status create_directory(rocksdb::FileSystem& files, const std::string& pat
   return to_status(files.CreateDir(path, kIo, nullptr), fmt::format("create {}", path));
 }
 
+absl::Status remove_directory(rocksdb::FileSystem& files, const std::string& path) {
+  const Result<std::vector<std::string>> names = list_directory(files, path);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    const std::string inside = fmt::format("{}/{}", path, name);
+    bool is_directory = false;
+    rocksdb::IOStatus looked = files.IsDirectory(inside, kIo, &is_directory, nullptr);
+    if (!looked.ok()) return to_status(looked, fmt::format("look at {}", inside));
+    absl::Status removed = is_directory ? remove_directory(files, inside)
+                                        : to_status(files.DeleteFile(inside, kIo, nullptr), "remove " + inside);
+    if (!removed.ok()) return removed;
+  }
+  return to_status(files.DeleteDir(path, kIo, nullptr), "remove " + path);
+}
+
 absl::Status sync_directory(rocksdb::FileSystem& files, const std::string& path) {
   std::unique_ptr<rocksdb::FSDirectory> directory;
   rocksdb::IOStatus status = files.NewDirectory(path, kIo, &directory, nullptr);

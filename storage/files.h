@@ -29,6 +29,8 @@ absl::Status rename_file(rocksdb::FileSystem&, const std::string& from, const st
 /// A second name for a file.
 absl::Status link_file(rocksdb::FileSystem&, const std::string& from, const std::string& to);
 absl::Status create_directory(rocksdb::FileSystem&, const std::string& path);
+/// With all that is in it. What has another name elsewhere is still there by that.
+absl::Status remove_directory(rocksdb::FileSystem&, const std::string& path);
 /// Makes the names in it durable.
 absl::Status sync_directory(rocksdb::FileSystem&, const std::string& path);
 Result<std::uint64_t> free_space(rocksdb::FileSystem&, const std::string& path);

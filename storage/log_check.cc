@@ -72,6 +72,7 @@ std::string encode(const LogCheck& check, bool pass_on) {
                      {"root", check.anchor.root},
                      {"start", to_json(check.start)},
                      {"last_chunk", check.last_chunk ? Json(*check.last_chunk) : Json()},
+                     {"repair", check.repair},
                      {"pass_on", pass_on}};
   return json.dump();
 }
@@ -83,6 +84,7 @@ LogCheck decode_check(const std::string& database, const Json& json) {
   check.anchor = {json.at("sequence").get<Sequence>(), json.at("root").get<Hash>(), 0};
   check.start = point_of(json.at("start"));
   if (const Json& last = json.at("last_chunk"); !last.is_null()) check.last_chunk = last.get<std::uint64_t>();
+  check.repair = json.at("repair").get<bool>();
   return check;
 }
 
@@ -118,6 +120,12 @@ absl::Status check_meta(const Database& database, const std::optional<LogId>& ex
     return absl::DataLossError("HEAD and the database are of different logs");
   }
   return absl::OkStatus();
+}
+
+/// Of a database that cannot be opened: whatever was acknowledged is missing, as far as is known.
+absl::Status unreadable(const absl::Status& opened) {
+  return {opened.code(),
+          fmt::format("{}; how many of them can be repaired is not known", std::string(opened.message()))};
 }
 
 /// What lies before the start is not read, but for the chunk that ends there.
@@ -375,10 +383,13 @@ Ended run_child(const LogCheck& check, const std::function<bool()>& cancelled, c
 LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const LogCheck& check,
                      const std::function<void(const LogPoint& end, const Chunk&)>& on_chunk) {
   LogVerdict verdict;
+  if (check.repair) {
+    verdict.problem = Database::repair(files, check.database, &verdict.warnings);
+    if (!verdict.problem.ok()) return verdict;
+  }
   const Result<std::unique_ptr<Database>> opened = Database::open_read_only(files, check.database, &verdict.warnings);
   if (!opened.ok()) {
-    // Nothing of it is readable: whatever was acknowledged is missing.
-    verdict.problem = judge({{}, 0, opened.status(), absl::OkStatus()}, check.anchor);
+    verdict.problem = judge({{}, 0, unreadable(opened.status()), absl::OkStatus()}, check.anchor);
     return verdict;
   }
   const Database& database = **opened;
@@ -418,6 +429,7 @@ LogVerdict check_log_in_child(const LogCheck& check, const std::function<bool()>
   if (ended.verified > check.start.chunk_number) {
     LogCheck again = check;
     again.last_chunk = ended.verified;
+    again.repair = false;
     const Ended up_to_there = run_child(again, cancelled, progress, {});
     if (!up_to_there.problem.ok() && !absl::IsDataLoss(up_to_there.problem)) return failed(up_to_there.problem);
     if (up_to_there.problem.ok()) verdict = decode_verdict(up_to_there.verdict);
@@ -427,10 +439,11 @@ LogVerdict check_log_in_child(const LogCheck& check, const std::function<bool()>
     verdict.problem = judge({verdict.end, 0, ended.problem, absl::OkStatus()}, check.anchor);
     return verdict;
   }
-  verdict.problem = absl::DataLossError(fmt::format(
-      "{} before it had verified any event: what is missing is not known, and --accept-loss, which would keep "
-      "nothing, does not go by that; restore from a backup, or move the directory away to begin anew",
-      std::string(ended.problem.message())));
+  verdict.problem =
+      absl::DataLossError(fmt::format("{} before it had verified any event, so what is missing is not known: {}; where "
+                                      "that finds nothing to repair, move "
+                                      "the directory away to begin anew",
+                                      std::string(ended.problem.message()), kRemedy));
   return verdict;
 }
 

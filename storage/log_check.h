@@ -26,6 +26,8 @@ struct LogCheck {
   LogPoint start;
   /// The number of the last chunk to look at; nothing but chunks is then looked at. nullopt: all there is.
   std::optional<std::uint64_t> last_chunk{};
+  /// Has the database repaired before: for one that is there for that.
+  bool repair{};
 };
 
 struct LogVerdict {
@@ -39,8 +41,8 @@ struct LogVerdict {
   std::vector<std::string> warnings;  ///< what the library left out, as of a torn tail
 };
 
-/// Checks a database that nobody writes to, and writes nothing itself. What is damaged may end the process.
-/// `on_chunk` is told of each chunk that verifies, and where it ends.
+/// Checks a database that nobody writes to, and writes nothing itself, but for a repair. What is damaged may end the
+/// process. `on_chunk` is told of each chunk that verifies, and where it ends.
 LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>&, const LogCheck&,
                      const std::function<void(const LogPoint& end, const Chunk&)>& on_chunk = {});
 

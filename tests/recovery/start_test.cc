@@ -180,6 +180,28 @@ TEST_F(StartTest, GoesOnWithoutTheLostEventWhereTheLossIsAccepted) {
   EXPECT_FALSE(fs::exists(data_ / ("lost-" + std::to_string(after.sequence))));
 }
 
+TEST_F(StartTest, RepairsADatabaseThatCannotBeOpenedWhereTheLossIsAccepted) {
+  make_log();
+  auto daemon = start();
+  const result::Status told = fill(*connect(), 5, 20);
+  daemon->kill();  // some events are in a table, the others in a write-ahead log that nobody closed
+  fs::remove(data_ / "db" / "CURRENT");
+  const std::string all = "acknowledged events 1.." + std::to_string(told.sequence) + " are missing";
+  expect_refused(2, all);
+  expect_refused(2, "how many of them can be repaired is not known): restore from a backup, or --accept-loss");
+
+  daemon = start({"--accept-loss"});
+  ASSERT_TRUE(daemon->ready()) << daemon->errors();
+  EXPECT_THAT(daemon->errors(), HasSubstr("events 1.." + std::to_string(told.sequence) + " of it could be repaired"));
+  const result::Status after = status_of(*connect());
+  EXPECT_EQ(after.model_versions, 25U) << "nothing was lost";
+  EXPECT_EQ(after.log_id, told.log_id);
+  EXPECT_NE(after.incarnation, told.incarnation);
+  EXPECT_EQ(daemon->stop(), 0) << daemon->errors();
+  EXPECT_TRUE(fs::exists(data_ / ("lost-" + std::to_string(told.sequence)) / "db"));
+  EXPECT_FALSE(fs::exists(data_ / "db.repaired"));
+}
+
 TEST_F(StartTest, NotesTheDigestAtEveryCleanStop) {
   make_log();
   const service::State state = replayed();

@@ -24,6 +24,13 @@ using testing::HasSubstr;
 
 constexpr std::size_t kAcknowledged = 30;
 
+/// The files of a directory, by their names.
+std::map<std::string, std::string> bytes_in(const fs::path& directory) {
+  std::map<std::string, std::string> all;
+  for (const auto& entry : fs::directory_iterator(directory)) all[entry.path().filename()] = read_bytes(entry.path());
+  return all;
+}
+
 class OpeningTest : public testing::Test {
  protected:
   OpenOptions options() const { return {data_.string(), Ack::kAnchor, false, nullptr}; }
@@ -577,10 +584,7 @@ TEST_F(OpeningTest, GoesOnWithTheVerifiedPrefixWhereTheLossIsAccepted) {
   write_bytes(data_ / "snapshots" / "30", "beyond");
   tear_wal(5);
   const std::string old_head = read_bytes(data_ / "HEAD");
-  std::map<std::string, std::string> old_database;
-  for (const auto& entry : fs::directory_iterator(data_ / "db")) {
-    old_database[entry.path().filename()] = read_bytes(entry.path());
-  }
+  const auto old_database = bytes_in(data_ / "db");
   std::uint32_t before = read_head(*rocksdb::FileSystem::Default(), data_ / "HEAD")->anchor.head.incarnation;
   {
     Served served(accepting_loss());
@@ -592,7 +596,7 @@ TEST_F(OpeningTest, GoesOnWithTheVerifiedPrefixWhereTheLossIsAccepted) {
     EXPECT_NE(served.opened().to_start->incarnation, before);
   }
   const fs::path lost = data_ / "lost-29";
-  for (const auto& [name, bytes] : old_database) EXPECT_EQ(read_bytes(lost / "db" / name), bytes) << name;
+  EXPECT_EQ(bytes_in(lost / "db"), old_database);
   EXPECT_EQ(read_bytes(lost / "HEAD"), old_head);
   EXPECT_EQ(read_bytes(lost / "snapshots" / "30"), "beyond");
   EXPECT_EQ(read_bytes(data_ / "snapshots" / "20"), "kept");
@@ -650,7 +654,7 @@ TEST_F(OpeningTest, AcceptsTheLossOfAllAndOfHead) {
     EXPECT_EQ(served.journal().log_id(), log_id);
     ASSERT_TRUE(served.append_each(1).ok());
   }
-  fs::remove(data_ / "db" / "CURRENT");
+  for (const fs::path& table : files_like(data_ / "db", ".sst")) fs::resize_file(table, 10);
   {
     Served served(accepting_loss());
     ASSERT_TRUE(served.opening().ok()) << served.opening();
@@ -658,7 +662,71 @@ TEST_F(OpeningTest, AcceptsTheLossOfAllAndOfHead) {
     EXPECT_EQ(served.journal().log_id(), log_id);
   }
   EXPECT_TRUE(fs::exists(data_ / "lost-0" / "db" / "IDENTITY"));
+  EXPECT_FALSE(fs::exists(data_ / "db.repaired"));
 }
+
+/// A damage that keeps RocksDB from opening the database, and how many events the rest of it holds.
+struct Unopenable {
+  const char* name;
+  std::size_t left;
+  void (*damage)(const fs::path& db);
+};
+void PrintTo(const Unopenable& damage, std::ostream* out) { *out << damage.name; }
+
+fs::path table_with(const fs::path& db, const std::string& text) {
+  for (const fs::path& table : files_like(db, ".sst")) {
+    if (read_bytes(table).find(text) != std::string::npos) return table;
+  }
+  ADD_FAILURE() << "no table holds it";
+  return {};
+}
+
+class UnopenableDatabase : public OpeningTest, public testing::WithParamInterface<Unopenable> {};
+
+// 40 events: 10 in a table, 20 in another, 10 in the write-ahead log.
+TEST_P(UnopenableDatabase, IsRepairedWhereTheLossIsAccepted) {
+  make_log();
+  {
+    Served served(options());
+    ASSERT_TRUE(served.append_each(10).ok());
+    ASSERT_TRUE(served.journal().close().ok());
+  }
+  GetParam().damage(data_ / "db");
+  expect_refused(2, "acknowledged events 1..40 are missing");
+  expect_refused(2, "how many of them can be repaired is not known");
+  const auto before = bytes_in(data_ / "db");
+  fs::create_directories(data_ / "db.repaired" / "lost");
+  write_bytes(data_ / "db.repaired" / "lost" / "000004.log", "left by a crash");
+  {
+    Served served(accepting_loss());
+    ASSERT_TRUE(served.opening().ok()) << served.opening();
+    EXPECT_EQ(served.end().sequence, GetParam().left);
+    ASSERT_TRUE(served.opened().to_start);
+    EXPECT_EQ(served.opened().to_start->cause, IncarnationCause::AcceptLoss);
+    EXPECT_EQ((*served.journal().note(1))->bytes, "a note");
+  }
+  const fs::path lost = data_ / ("lost-" + std::to_string(GetParam().left));
+  EXPECT_EQ(bytes_in(lost / "db"), before) << "what was there is kept as it was";
+  EXPECT_FALSE(fs::exists(data_ / "db.repaired"));
+  expect_serves(GetParam().left);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , UnopenableDatabase,
+    testing::Values(
+        Unopenable{"WithoutCurrent", 40, [](const fs::path& db) { fs::remove(db / "CURRENT"); }},
+        Unopenable{"WithoutManifest", 40, [](const fs::path& db) { fs::remove(files_like(db, "MANIFEST").at(0)); }},
+        Unopenable{"WithADamagedManifest", 40,
+                   [](const fs::path& db) { flip_bit(files_like(db, "MANIFEST").at(0), 200); }},
+        Unopenable{"WithoutItsLastTable", 10, [](const fs::path& db) { fs::remove(table_with(db, record_text(11))); }},
+        Unopenable{"WithAShortTable", 10,
+                   [](const fs::path& db) { fs::resize_file(table_with(db, record_text(11)), 300); }},
+        Unopenable{"WithATableWithoutItsFooter", 10,
+                   [](const fs::path& db) {
+                     const fs::path table = table_with(db, record_text(11));
+                     flip_bit(table, fs::file_size(table) - 10);
+                   }}),
+    [](const auto& one) { return std::string(one.param.name); });
 
 TEST_F(OpeningTest, DoesNotAcceptANewerVersionForALoss) {
   make_log();

@@ -57,7 +57,8 @@ class TrappedFileSystem final : public rocksdb::FileSystemWrapper {
                                         std::unique_ptr<rocksdb::FSRandomAccessFile>* file,
                                         rocksdb::IODebugContext* debug) override {
     rocksdb::IOStatus status = target()->NewRandomAccessFile(path, options, file, debug);
-    if (status.ok() && path == trap_.table) *file = std::make_unique<TrappedFile>(std::move(*file), trap_);
+    const bool is_it = path.substr(path.rfind('/') + 1) == trap_.table;
+    if (status.ok() && is_it) *file = std::make_unique<TrappedFile>(std::move(*file), trap_);
     return status;
   }
 
@@ -67,8 +68,9 @@ class TrappedFileSystem final : public rocksdb::FileSystemWrapper {
 
 }  // namespace
 
-ReadTrap::ReadTrap(Kind kind, int signal, const std::string& table, std::uint64_t offset) {
-  ::setenv(kVariable, fmt::format("{} {} {} {}", static_cast<int>(kind), signal, offset, table).c_str(), 1);
+ReadTrap::ReadTrap(Kind kind, int signal, const std::filesystem::path& table, std::uint64_t offset) {
+  const std::string name = table.filename();
+  ::setenv(kVariable, fmt::format("{} {} {} {}", static_cast<int>(kind), signal, offset, name).c_str(), 1);
 }
 
 ReadTrap::~ReadTrap() { ::unsetenv(kVariable); }
