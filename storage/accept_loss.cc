@@ -10,6 +10,7 @@
 #include <rocksdb/write_batch.h>
 #include <spdlog/spdlog.h>
 
+#include "platform/deliberate_bug.h"
 #include "storage/chunk_reader.h"
 #include "storage/database.h"
 #include "storage/files.h"
@@ -170,7 +171,10 @@ absl::Status accept_loss(const std::shared_ptr<rocksdb::FileSystem>& files, cons
   if (status.ok()) status = sync_directory(*files, data_dir);
   if (status.ok()) status = move_snapshots_beyond(*files, data_dir, end, lost);
   if (status.ok()) status = link_file(*files, data_dir + "/HEAD", lost + "/HEAD");
-  if (status.ok()) status = move_if_there(*files, db, lost + "/db");
+  if (status.ok()) {
+    const bool throw_away = deliberate_bug(DeliberateBug::kLossThrownAway);
+    status = throw_away ? remove_directory(*files, db) : move_if_there(*files, db, lost + "/db");
+  }
   if (status.ok()) status = sync_directory(*files, lost);
   if (status.ok()) status = sync_directory(*files, data_dir);
   if (status.ok()) status = finish_accept_loss(*files, data_dir);

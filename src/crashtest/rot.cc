@@ -11,12 +11,14 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <absl/strings/str_replace.h>
 #include <fmt/format.h>
 
 #include "crashtest/inspection.h"
 #include "crashtest/level.h"
+#include "crashtest/recovery.h"
 #include "crashtest/world.h"
 
 namespace tensorforge::crashtest {
@@ -47,8 +49,14 @@ struct History {
   std::unique_ptr<World> world;
   std::shared_ptr<SimulatedDisk> stopped_before;  ///< after the first life
   Files files, in_between, before;                ///< at the end, in the second life, after the first
+  std::vector<Digest> records;                    ///< of the log at the end
   std::string problem;
 };
+
+Witness witness_of(const History& history) {
+  static const std::vector<Digest> nothing;
+  return {history.world->calls(), kForever - 1, history.world->config(), nothing, false};
+}
 
 History make_history(std::uint64_t seed) {
   History history;
@@ -70,6 +78,11 @@ History make_history(std::uint64_t seed) {
   if (life.end == World::End::kStopped) life = history.world->live(disk, plan);
   if (life.end != World::End::kStopped) history.problem = "before any damage: " + life.why.ToString();
   history.files = disk->files_below(World::kDataDir);
+  if (history.problem.empty()) {
+    const Inspection whole = inspect(disk, witness_of(history));
+    history.problem = whole.opening.ok() ? "" : "before any damage: " + whole.opening.ToString();
+    history.records = whole.verdict.records;
+  }
   return history;
 }
 
@@ -205,7 +218,8 @@ class Probe {
   Probe(const History& history, const Scratch& scratch, std::string where, RunResult& result)
       : history_(history), scratch_(scratch), where_(std::move(where)), result_(result) {}
 
-  void run(const Files& files) {
+  /// `may_lose_events`: what is damaged holds some.
+  void run(const Files& files, bool may_lose_events) {
     const Laid laid(scratch_, files);
     const Inspection first = look(laid);
     if (first.opening.ok()) {
@@ -216,16 +230,15 @@ class Probe {
     judge_refusal(first.opening, laid);
     Files after = laid.read();
     if (files.count("LOCK") == 0) after.erase("LOCK");
-    if (after != files) fail("it was refused and changed all the same");
+    if (after != files) return fail("it was refused and changed all the same");
+    if (absl::IsDataLoss(first.opening)) accept_loss(laid, files, may_lose_events);
   }
 
  private:
   void fail(const std::string& what) { result_.add_failure(fmt::format("{}: {}", where_, what)); }
 
   Inspection look(const Laid& laid) {
-    static const std::vector<Digest> nothing;
-    Inspection found = inspect_directory(
-        laid.path(), {history_.world->calls(), kForever - 1, history_.world->config(), nothing, false});
+    Inspection found = inspect_directory(laid.path(), witness_of(history_));
     if (found.opening.ok()) result_.recovery_ms.push_back(found.recovery_ms);
     return found;
   }
@@ -236,6 +249,55 @@ class Probe {
     if (code != 1 && code != 2)
       fail(fmt::format("taken for something else (exit code {}): {}", code, refusal.ToString()));
     if (!names_something(refusal.message(), laid.path())) fail("names nothing: " + refusal.ToString());
+  }
+
+  /// What --accept-loss makes of a refused directory: a log that is a beginning of what it was, and goes on, with all
+  /// that was there kept aside.
+  void accept_loss(const Laid& laid, const Files& files, bool may_lose_events) {
+    where_ += ", with --accept-loss";
+    storage::OpenOptions options;
+    options.data_dir = laid.path();
+    options.accept_loss = true;
+    const absl::Status accepted = open_and_recover(options).status();
+    if (!accepted.ok()) return fail("refused: " + accepted.ToString());
+    where_ += ", opened again";
+    const Inspection found = inspect_directory(laid.path(), witness_of(history_));
+    if (!found.opening.ok()) return fail("refused: " + found.opening.ToString());
+    for (const Finding& each : found.verdict.findings) {
+      if (!follows_from_loss(each.violation)) fail(each.what);
+    }
+    const std::vector<Digest>& kept = found.verdict.records;
+    const std::vector<Digest>& all = history_.records;
+    if (kept.size() > all.size() || !std::equal(kept.begin(), kept.end(), all.begin())) {
+      return fail("the log is not a beginning of what it was");
+    }
+    if (!may_lose_events && kept.size() < all.size()) {
+      return fail(
+          fmt::format("{} of {} events are kept, and no file that holds any was damaged", kept.size(), all.size()));
+    }
+    const Files after = laid.read();
+    for (const auto& [name, bytes] : files) {
+      const bool is_aside = std::any_of(after.begin(), after.end(), [&](const auto& file) {
+        return (file.first == name || file.first.ends_with("/" + name)) && file.second == bytes;
+      });
+      if (!is_aside) fail(name + " is not kept as it was");
+    }
+    const char* const how_much = kept.size() == all.size() ? "all" : kept.empty() ? "nothing" : "a part";
+    ++result_.verdicts[fmt::format("with --accept-loss, {} is kept", how_much)];
+  }
+
+  /// Of what clients know, and a shorter log does not.
+  static bool follows_from_loss(Violation violation) {
+    switch (violation) {
+      case Violation::kLost:
+      case Violation::kLostNote:
+      case Violation::kChangedAnswer:
+      case Violation::kUnexplained:
+      case Violation::kOrder:
+        return true;
+      default:
+        return false;
+    }
   }
 
   /// True: nothing is wrong with what is served.
@@ -312,7 +374,8 @@ RunResult run_rot(std::uint64_t seed, const Scratch& scratch, const Portion&) {
   if (place.empty() || files == history.files) return result;
   const char* const name = kNames[static_cast<std::size_t>(how)];
   ++result.faults[name];
-  Probe(history, scratch, fmt::format("{}: {}, {}", path, name, place), result).run(files);
+  Probe(history, scratch, fmt::format("{}: {}, {}", path, name, place), result)
+      .run(files, path.ends_with(".sst") || path.ends_with(".log"));
   return result;
 }
 

@@ -27,9 +27,11 @@ constexpr std::string_view kNames[] = {
     "snapshot-of-wrong-sequence",
     "replay-off-by-one",
     "apply-with-clock",
+    "loss-thrown-away",
+    "nothing-repaired",
 };
 static_assert(std::size(kNames) == kDeliberateBugs);
-static_assert(static_cast<std::size_t>(DeliberateBug::kApplyWithClock) + 1 == kDeliberateBugs, "each bug has a name");
+static_assert(static_cast<std::size_t>(DeliberateBug::kNothingRepaired) + 1 == kDeliberateBugs, "each bug has a name");
 
 /// nullopt: the environment names none, or one that there is not.
 std::optional<DeliberateBug> chosen_bug() {

@@ -30,12 +30,14 @@ enum class DeliberateBug : std::uint8_t {
   kSnapshotOfWrongSequence,
   kReplayOffByOne,  ///< behind a snapshot
   kApplyWithClock,
+  kLossThrownAway,   ///< instead of being put aside
+  kNothingRepaired,  ///< of a database that cannot be opened
 };
 
 #ifdef TENSORFORGE_DELIBERATE_BUGS
 /// The variable of the environment that has the name of the one to make.
 inline constexpr const char* kDeliberateBugVariable = "TENSORFORGE_DELIBERATE_BUG";
-inline constexpr std::size_t kDeliberateBugs = 16;
+inline constexpr std::size_t kDeliberateBugs = 18;
 /// All of them.
 std::array<DeliberateBug, kDeliberateBugs> deliberate_bugs();
 /// "reply-before-durable"

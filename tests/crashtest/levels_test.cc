@@ -79,6 +79,7 @@ TEST(Rot, IsHarmlessOrRefused) {
   const RunResult all = run("rot", 1, 30);
   EXPECT_GT(all.verdicts.at("refused"), 3U);
   EXPECT_GT(all.verdicts.at("harmless"), 0U);
+  EXPECT_GT(all.verdicts.at("with --accept-loss, all is kept"), 0U);
 }
 
 TEST(Rot, ThatOnlyAReaderFindsIsNamed) {

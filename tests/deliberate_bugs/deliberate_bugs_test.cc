@@ -99,6 +99,8 @@ constexpr Case kCases[] = {
     {DeliberateBug::kSnapshotOfWrongSequence, "simulate"},
     {DeliberateBug::kReplayOffByOne, "simulate"},
     {DeliberateBug::kApplyWithClock, "simulate"},
+    {DeliberateBug::kLossThrownAway, "rot"},
+    {DeliberateBug::kNothingRepaired, "rot"},
 };
 
 std::string name_of(const testing::TestParamInfo<Case>& each) {
