@@ -173,9 +173,8 @@ class Opening {
       return absl::OkStatus();
     }
     std::string readable = db_path_;
-    const bool nothing_verifies = absl::IsDataLoss(verdict.problem) && verdict.end.sequence() == 0;
     const bool repairs = options_.accept_loss && !deliberate_bug(DeliberateBug::kNothingRepaired);
-    if (repairs && *has_database && nothing_verifies) {
+    if (repairs && *has_database && absl::IsDataLoss(verdict.problem)) {
       if (absl::Status status = repair(head.ok(), verdict, readable); !status.ok()) return status;
     }
     // A check that crashed at once is no verdict on anything: the log may well be whole.
@@ -285,20 +284,20 @@ class Opening {
     return create_database();
   }
 
-  /// Of a database of which nothing verifies: what of it does once it is repaired, if anything, and where that lies.
+  /// Of a database that does not verify: what does once it is repaired, and where that lies, if it is more.
   absl::Status repair(bool head_is_known, LogVerdict& verdict, std::string& readable) const {
-    spdlog::warn("{}: {}", options_.data_dir, without_remedy(text(verdict.problem)));
     const Result<std::string> linked = link_database(*files_, options_.data_dir);
     if (!linked.ok()) return linked.status();
     LogCheck repaired{*linked, std::nullopt, anchor_.head, {}};
     repaired.repair = true;
     LogVerdict found = check(std::move(repaired), head_is_known, {});
     const bool is_verdict = found.problem.ok() || absl::IsDataLoss(found.problem);
-    if (!is_verdict || found.end.sequence() == 0) {
+    if (!is_verdict || found.end.sequence() <= verdict.end.sequence()) {
       const absl::Status removed = remove_directory(*files_, *linked);
       return is_verdict ? removed : found.problem;
     }
-    spdlog::warn("{}: events 1..{} of it could be repaired", options_.data_dir, found.end.sequence());
+    spdlog::warn("{}: {}; with the database repaired, events 1..{} verify", options_.data_dir,
+                 without_remedy(text(verdict.problem)), found.end.sequence());
     verdict = std::move(found);
     readable = *linked;
     return absl::OkStatus();

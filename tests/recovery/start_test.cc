@@ -192,7 +192,8 @@ TEST_F(StartTest, RepairsADatabaseThatCannotBeOpenedWhereTheLossIsAccepted) {
 
   daemon = start({"--accept-loss"});
   ASSERT_TRUE(daemon->ready()) << daemon->errors();
-  EXPECT_THAT(daemon->errors(), HasSubstr("events 1.." + std::to_string(told.sequence) + " of it could be repaired"));
+  EXPECT_THAT(daemon->errors(),
+              HasSubstr("with the database repaired, events 1.." + std::to_string(told.sequence) + " verify"));
   const result::Status after = status_of(*connect());
   EXPECT_EQ(after.model_versions, 25U) << "nothing was lost";
   EXPECT_EQ(after.log_id, told.log_id);

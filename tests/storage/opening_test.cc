@@ -711,6 +711,25 @@ TEST_P(UnopenableDatabase, IsRepairedWhereTheLossIsAccepted) {
   expect_serves(GetParam().left);
 }
 
+// Such a database can be opened, and ends where that MANIFEST says.
+TEST_F(OpeningTest, FindsTablesThatAnOlderManifestDoesNotName) {
+  make_log();
+  const fs::path older = directory_.path() / "older";
+  fs::create_directory(older);
+  for (const fs::path& manifest : files_like(data_ / "db", "MANIFEST")) fs::copy(manifest, older);
+  fs::copy(data_ / "db" / "CURRENT", older);
+  { ASSERT_TRUE(open_data_directory(options()).ok()); }  // moves what the write-ahead log holds into a table
+  fs::copy(older, data_ / "db", fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+  expect_refused(2, "acknowledged events 11..30 are missing");
+  {
+    Served served(accepting_loss());
+    ASSERT_TRUE(served.opening().ok()) << served.opening();
+    EXPECT_EQ(served.end().sequence, kAcknowledged);
+    EXPECT_EQ((*served.journal().note(11))->bytes, "a note");
+  }
+  expect_serves(kAcknowledged);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     , UnopenableDatabase,
     testing::Values(
