@@ -1,12 +1,14 @@
 #include "storage/database.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdarg>
 #include <cstddef>
 #include <cstdio>
 #include <iterator>
 #include <mutex>
 #include <stdexcept>
+#include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
@@ -36,6 +38,8 @@ constexpr const char* kFormatKey = "format";
 constexpr const char* kLogIdKey = "log_id";
 constexpr const char* kFirstSequenceKey = "first_sequence";
 constexpr const char* kToStartKey = "incarnation_to_start";
+/// In each family, while a database is repaired.
+constexpr const char* kFamilyKey = "family";
 
 /// Passes on what the library has to say to the log of the service. It takes the place of the LOG file, whose own
 /// failed writes, on a disk that is full, would end the process by an assertion before anybody is told of the disk.
@@ -264,17 +268,57 @@ Result<std::unique_ptr<Database>> Database::open(const std::shared_ptr<rocksdb::
   return database;
 }
 
+absl::Status Database::add_family_tables(const std::shared_ptr<rocksdb::FileSystem>& files, const std::string& path) {
+  const std::string aside = path + "/families";
+  {
+    Database database(files);
+    rocksdb::DBOptions options = database.options();
+    options.create_if_missing = true;
+    options.create_missing_column_families = true;
+    options.info_log = std::make_shared<ServiceLogger>(spdlog::level::debug);
+    rocksdb::DB* db = nullptr;
+    rocksdb::Status status = rocksdb::DB::Open(options, aside, descriptors(), &database.handles_, &db);
+    database.db_.reset(db);
+    for (rocksdb::ColumnFamilyHandle* family : database.handles_) {
+      if (status.ok()) status = db->Put({}, family, kFamilyKey, "");
+      if (status.ok()) status = db->Flush({}, family);
+    }
+    if (!status.ok()) return to_status(status, fmt::format("make tables in {}", aside));
+  }
+  Result<std::vector<std::string>> names = list_directory(*files, path);
+  if (!names.ok()) return names.status();
+  std::uint64_t number = 0;
+  for (const std::string& name : *names) {
+    std::uint64_t taken = 0;
+    if (std::from_chars(name.data(), name.data() + name.size(), taken).ec == std::errc())
+      number = std::max(number, taken);
+  }
+  names = list_directory(*files, aside);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (!name.ends_with(".sst")) continue;
+    const std::string to = fmt::format("{}/{:06}.sst", path, ++number);
+    if (absl::Status status = rename_file(*files, fmt::format("{}/{}", aside, name), to); !status.ok()) return status;
+  }
+  return remove_directory(*files, aside);
+}
+
 absl::Status Database::repair(const std::shared_ptr<rocksdb::FileSystem>& files, const std::string& path,
                               std::vector<std::string>* warnings) {
+  if (absl::Status status = add_family_tables(files, path); !status.ok()) return status;
   Database database(files);
   rocksdb::DBOptions options = database.options();
-  options.create_missing_column_families = true;  // a family without a table is not there then
   const auto logger = std::make_shared<WarningsLogger>();
   options.info_log = logger;
   rocksdb::Status status = rocksdb::RepairDB(path, options, descriptors());
   rocksdb::DB* db = nullptr;
   if (status.ok()) status = rocksdb::DB::Open(options, path, descriptors(), &database.handles_, &db);
   database.db_.reset(db);
+  rocksdb::WriteBatch batch = protected_batch();
+  for (rocksdb::ColumnFamilyHandle* family : database.handles_) {
+    if (status.ok()) status = batch.Delete(family, kFamilyKey);
+  }
+  if (status.ok()) status = db->Write(synced_write(), &batch);
   logger->take(warnings);
   return status.ok() ? database.close() : to_status(status, fmt::format("repair {}", path));
 }

@@ -72,6 +72,9 @@ class Database {
  private:
   enum Family : std::size_t { kDefault, kEvents, kMerkle, kNotes, kMeta, kStreams, kFamilies };
   static std::vector<rocksdb::ColumnFamilyDescriptor> descriptors();
+  /// RocksDB's repair knows a family by its tables, and leaves out what a write-ahead log has for another. So each gets
+  /// one more, numbered as the families of a new database are.
+  static absl::Status add_family_tables(const std::shared_ptr<rocksdb::FileSystem>&, const std::string& path);
   explicit Database(const std::shared_ptr<rocksdb::FileSystem>&);
   rocksdb::DBOptions options() const;
 

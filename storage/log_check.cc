@@ -407,7 +407,8 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
     verdict.problem = absl::IsDataLoss(around) ? absl::DataLossError(fmt::format("{}: {}", message, kRemedy)) : around;
     return verdict;
   }
-  if (checked.problem.ok() && !check.last_chunk) checked.problem = check_count(database, checked.end);
+  const bool counts = !check.last_chunk && !check.repair;  // what is repaired may hold a chunk in two tables
+  if (checked.problem.ok() && counts) checked.problem = check_count(database, checked.end);
   verdict.problem = judge(checked, check.anchor);
   if (check.last_chunk || check.start.chunk_number > 0) return verdict;
   const Result<std::uint64_t> notes = database.count_notes();
@@ -439,11 +440,10 @@ LogVerdict check_log_in_child(const LogCheck& check, const std::function<bool()>
     verdict.problem = judge({verdict.end, 0, ended.problem, absl::OkStatus()}, check.anchor);
     return verdict;
   }
-  verdict.problem =
-      absl::DataLossError(fmt::format("{} before it had verified any event, so what is missing is not known: {}; where "
-                                      "that finds nothing to repair, move "
-                                      "the directory away to begin anew",
-                                      std::string(ended.problem.message()), kRemedy));
+  verdict.problem = absl::DataLossError(fmt::format(
+      "{} before it had verified any event, so what is missing is not known: {}; where that refuses too, move the "
+      "directory away to begin anew",
+      std::string(ended.problem.message()), kRemedy));
   return verdict;
 }
 

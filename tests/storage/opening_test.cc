@@ -711,6 +711,29 @@ TEST_P(UnopenableDatabase, IsRepairedWhereTheLossIsAccepted) {
   expect_serves(GetParam().left);
 }
 
+// In the first life of a directory all of them are in the write-ahead log.
+TEST_F(OpeningTest, RepairsADatabaseWithoutATableOfEvents) {
+  {
+    Served served(options());
+    Group group = make_group(served.end(), 1);
+    group.notes.push_back({group.first, Salt{5}, "a note"});
+    ASSERT_TRUE(served.append(std::move(group)).ok());
+    ASSERT_TRUE(served.append_each(9).ok());
+    for (const fs::path& table : files_like(data_ / "db", ".sst")) {
+      EXPECT_EQ(read_bytes(table).find("TFCK"), std::string::npos);
+    }
+  }
+  fs::remove(data_ / "db" / "CURRENT");
+  expect_refused(2, "acknowledged events 1..10 are missing");
+  {
+    Served served(accepting_loss());
+    ASSERT_TRUE(served.opening().ok()) << served.opening();
+    EXPECT_EQ(served.end().sequence, 10U);
+    EXPECT_EQ((*served.journal().note(1))->bytes, "a note");
+  }
+  expect_serves(10);
+}
+
 // Such a database can be opened, and ends where that MANIFEST says.
 TEST_F(OpeningTest, FindsTablesThatAnOlderManifestDoesNotName) {
   make_log();
