@@ -18,6 +18,8 @@
 namespace tensorforge::storage {
 namespace {
 
+constexpr const char* kRepaired = "/db.repaired";
+
 constexpr std::size_t kCopyBatchBytes = std::size_t{4} << 20U;
 
 /// Writes into `to` in batches of a few MiB.
@@ -47,6 +49,7 @@ absl::Status copy_chunks(const Database& from, const LogPoint& end, Database& to
     return written.ok() && at.chunk_number < end.chunk_number;
   });
   if (!written.ok()) return written;
+  if (!copied.problem.ok()) return copied.problem;
   if (copied.end.frontier.root() != end.frontier.root()) return absl::InternalError("what was verified is gone");
   return copy.flush();
 }
@@ -126,21 +129,27 @@ Result<std::string> make_lost_directory(rocksdb::FileSystem& files, const std::s
 }
 
 Result<std::string> link_database(rocksdb::FileSystem& files, const std::string& data_dir) {
-  const std::string path = data_dir + "/db.repaired";
-  const Result<bool> left_over = file_exists(files, path);
-  if (!left_over.ok()) return left_over.status();
-  absl::Status status = *left_over ? remove_directory(files, path) : absl::OkStatus();
-  if (status.ok()) status = create_directory(files, path);
+  const std::string from = data_dir + "/db", path = data_dir + kRepaired, to = path + Database::kToRepair;
+  absl::Status status = create_directory(files, path);
+  if (status.ok()) status = create_directory(files, to);
   if (!status.ok()) return status;
-  const std::string from = data_dir + "/db";
   const Result<std::vector<std::string>> names = list_directory(files, from);
   if (!names.ok()) return names.status();
   for (const std::string& name : *names) {
-    if (!name.ends_with(".sst") && !name.ends_with(".log")) continue;
-    status = link_file(files, fmt::format("{}/{}", from, name), fmt::format("{}/{}", path, name));
+    const bool is_log = name.ends_with(".log");
+    if (!is_log && !name.ends_with(".sst")) continue;
+    const std::string second = fmt::format("{}/{}", to, name);
+    if (is_log) status = create_directory(files, second);
+    if (status.ok()) status = link_file(files, fmt::format("{}/{}", from, name), is_log ? second + "/" + name : second);
     if (!status.ok()) return status;
   }
   return path;
+}
+
+absl::Status remove_repaired(rocksdb::FileSystem& files, const std::string& data_dir) {
+  const Result<bool> there = file_exists(files, data_dir + kRepaired);
+  if (!there.ok() || !*there) return there.status();
+  return remove_directory(files, data_dir + kRepaired);
 }
 
 absl::Status finish_accept_loss(rocksdb::FileSystem& files, const std::string& data_dir) {
@@ -165,7 +174,6 @@ absl::Status accept_loss(const std::shared_ptr<rocksdb::FileSystem>& files, cons
   }
   // db.new is complete as soon as it has that name; only then does db/ go.
   absl::Status status = copy_database(files, from, data_dir + "/db.making", anchor.log_id, verdict);
-  if (status.ok() && from != db) status = remove_directory(*files, from);
   if (!status.ok()) return status;
   status = rename_file(*files, data_dir + "/db.making", data_dir + "/db.new");
   if (status.ok()) status = sync_directory(*files, data_dir);

@@ -156,6 +156,11 @@ CheckedLog check_chunks(ChunkCursor& cursor, LogPoint start, const std::optional
   return checked;
 }
 
+absl::Status with_remedy(const absl::Status& status) {
+  if (!absl::IsDataLoss(status)) return status;
+  return absl::DataLossError(fmt::format("{}: {}", std::string(status.message()), kRemedy));
+}
+
 absl::Status judge(const CheckedLog& checked, const TreeHead& anchor) {
   const Sequence next = checked.end.sequence() + 1;
   const std::string cause = checked.problem.ok() ? "" : fmt::format(" ({})", std::string(checked.problem.message()));

@@ -23,7 +23,8 @@ class ChunkCursor {
   virtual void seek(Sequence sequence) = 0;
   virtual void next() = 0;
   /// Of a cursor that an error stopped: goes on from the chunk that begins at `first`, if nothing but damage to what
-  /// lies behind it stood in the way. status() stays what it was.
+  /// lies behind it stood in the way. Where that ends, status() is that error or another. seek() is not called any
+  /// more.
   virtual void find(Sequence first) = 0;
   virtual bool valid() const = 0;
   /// Why it is not valid; ok: there are no more.
@@ -60,6 +61,8 @@ absl::Status check_records(ChunkCursor&, Sequence end, LogPoint& at, const Visit
 
 /// What to do about lost events, at the end of each message that tells of them.
 inline constexpr std::string_view kRemedy = "restore from a backup, or --accept-loss";
+/// `status`, with that behind it if it is kDataLoss.
+absl::Status with_remedy(const absl::Status& status);
 
 /// Whether a log that was checked is all that `anchor` promised. kDataLoss: says which events are missing, and what to
 /// do.

@@ -154,6 +154,7 @@ class Opening {
     anchor_ = head.ok() ? head->anchor : Anchor{{}, {0, MerkleFrontier().root(), 0}, 0, 0};
     if (options_.accept_loss) {
       if (absl::Status status = finish_accept_loss(*files_, options_.data_dir); !status.ok()) return status;
+      discard_repaired();  // of one that was interrupted
     }
     const Result<bool> has_database = file_exists(*files_, db_path_);
     if (!has_database.ok()) return has_database.status();
@@ -172,21 +173,16 @@ class Opening {
       end_ = verdict.end;
       return absl::OkStatus();
     }
-    std::string readable = db_path_;
+    std::string source = db_path_;
     const bool repairs = options_.accept_loss && !deliberate_bug(DeliberateBug::kNothingRepaired);
     if (repairs && *has_database && absl::IsDataLoss(verdict.problem)) {
-      if (absl::Status status = repair(head.ok(), verdict, readable); !status.ok()) return status;
+      if (absl::Status status = repair(head.ok(), verdict, source); !status.ok()) return status;
     }
     // A check that crashed at once is no verdict on anything: the log may well be whole.
     const bool any_verdict = !verdict.crashed || verdict.end.sequence() > 0;
     const bool may_lose =
         options_.accept_loss && any_verdict && (verdict.problem.ok() || absl::IsDataLoss(verdict.problem));
-    return may_lose ? lose(verdict, readable) : verdict.problem;
-  }
-
-  static absl::Status with_remedy(const absl::Status& status) {
-    if (!absl::IsDataLoss(status)) return status;
-    return absl::DataLossError(fmt::format("{}: {}", text(status), kRemedy));
+    return may_lose ? lose(verdict, source) : verdict.problem;
   }
 
   /// What is wrong, where it is not yet known what is to be done about it.
@@ -284,33 +280,56 @@ class Opening {
     return create_database();
   }
 
-  /// Of a database that does not verify: what does once it is repaired, and where that lies, if it is more.
-  absl::Status repair(bool head_is_known, LogVerdict& verdict, std::string& readable) const {
+  /// What verifies of the database once it is repaired.
+  LogVerdict check_repaired(bool head_is_known) const {
+    LogVerdict verdict;
     const Result<std::string> linked = link_database(*files_, options_.data_dir);
-    if (!linked.ok()) return linked.status();
-    LogCheck repaired{*linked, std::nullopt, anchor_.head, {}};
-    repaired.repair = true;
-    LogVerdict found = check(std::move(repaired), head_is_known, {});
-    const bool is_verdict = found.problem.ok() || absl::IsDataLoss(found.problem);
-    if (!is_verdict || found.end.sequence() <= verdict.end.sequence()) {
-      const absl::Status removed = remove_directory(*files_, *linked);
-      return is_verdict ? removed : found.problem;
+    if (!linked.ok()) {
+      verdict.problem = absl::FailedPreconditionError(text(linked.status()));
+      return verdict;
     }
-    spdlog::warn("{}: {}; with the database repaired, events 1..{} verify", options_.data_dir,
-                 without_remedy(text(verdict.problem)), found.end.sequence());
-    verdict = std::move(found);
-    readable = *linked;
+    LogCheck repaired{*linked, std::nullopt, anchor_.head, {}};
+    repaired.repair_first = true;
+    verdict = check(std::move(repaired), head_is_known, {});
+    for (const std::string& warning : verdict.warnings) spdlog::warn("{}: {}", *linked, warning);
+    return verdict;
+  }
+
+  /// If more of the database verifies once it is repaired, `verdict` is of that, and `source` where it lies.
+  absl::Status repair(bool head_is_known, LogVerdict& verdict, std::string& source) const {
+    LogVerdict repaired = check_repaired(head_is_known);
+    const bool is_verdict = repaired.problem.ok() || absl::IsDataLoss(repaired.problem);
+    if (is_verdict && repaired.end.sequence() > verdict.end.sequence()) {
+      spdlog::warn("{}: {}; with the database repaired, events 1..{} verify", options_.data_dir,
+                   without_remedy(text(verdict.problem)), repaired.end.sequence());
+      verdict = std::move(repaired);
+      source = options_.data_dir + "/db.repaired";
+      return absl::OkStatus();
+    }
+    discard_repaired();
+    if (is_verdict && !repaired.crashed) return absl::OkStatus();
+    // The repair says nothing of the log then; what verified without it does.
+    const bool goes_on =
+        verdict.end.sequence() > 0 && !absl::IsUnavailable(repaired.problem) && !absl::IsCancelled(repaired.problem);
+    if (!goes_on) return repaired.problem;
+    spdlog::warn("{}: the database was not repaired: {}", options_.data_dir, text(repaired.problem));
     return absl::OkStatus();
   }
 
-  absl::Status lose(const LogVerdict& verdict, const std::string& readable) {
+  void discard_repaired() const {
+    const absl::Status removed = remove_repaired(*files_, options_.data_dir);
+    if (!removed.ok()) spdlog::warn("{}: {}", options_.data_dir, text(removed));
+  }
+
+  absl::Status lose(const LogVerdict& verdict, const std::string& source) {
     if (!verdict.problem.ok()) spdlog::error("{}: {}", options_.data_dir, text(verdict.problem));
     Anchor next = anchor_;
     if (verdict.log_id) next.log_id = *verdict.log_id;
     if (next.log_id == LogId{}) next.log_id = random_bytes<16>();
     next.head.incarnation = new_incarnation(anchor_.head.incarnation);
-    if (absl::Status status = accept_loss(files_, options_.data_dir, next, verdict, readable); !status.ok())
+    if (absl::Status status = accept_loss(files_, options_.data_dir, next, verdict, source); !status.ok())
       return status;
+    discard_repaired();
     const Result<HeadFile> head = read_head(*files_, head_path_);
     if (!head.ok()) return head.status();
     anchor_ = head->anchor;

@@ -1,14 +1,11 @@
 #include "storage/database.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstdarg>
 #include <cstddef>
 #include <cstdio>
-#include <iterator>
 #include <mutex>
 #include <stdexcept>
-#include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
@@ -27,6 +24,7 @@
 #include "storage/bytes.h"
 #include "storage/deletion_in_steps.h"
 #include "storage/files.h"
+#include "storage/warnings_logger.h"
 #include "storage/zeros_ahead.h"
 
 namespace tensorforge::storage {
@@ -38,8 +36,6 @@ constexpr const char* kFormatKey = "format";
 constexpr const char* kLogIdKey = "log_id";
 constexpr const char* kFirstSequenceKey = "first_sequence";
 constexpr const char* kToStartKey = "incarnation_to_start";
-/// In each family, while a database is repaired.
-constexpr const char* kFamilyKey = "family";
 
 /// Passes on what the library has to say to the log of the service. It takes the place of the LOG file, whose own
 /// failed writes, on a disk that is full, would end the process by an assertion before anybody is told of the disk.
@@ -63,30 +59,6 @@ class ServiceLogger final : public rocksdb::Logger {
 
  private:
   spdlog::level::level_enum warnings_;
-};
-
-/// Takes the place of the LOG file, which opening would otherwise create, and keeps the warnings.
-class WarningsLogger final : public rocksdb::Logger {
- public:
-  WarningsLogger() : Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
-  using rocksdb::Logger::Logv;
-  void Logv(const char* format, va_list arguments) override {
-    char text[512];
-    if (std::vsnprintf(text, sizeof text, format, arguments) < 0) return;
-    const std::lock_guard lock(mutex_);
-    warnings_.emplace_back(text);
-  }
-  void LogHeader(const char*, va_list) override {}
-  /// Adds them to `to`, unless that is nullptr.
-  void take(std::vector<std::string>* to) {
-    const std::lock_guard lock(mutex_);
-    if (to != nullptr) std::move(warnings_.begin(), warnings_.end(), std::back_inserter(*to));
-    warnings_.clear();
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<std::string> warnings_;
 };
 
 std::string little_endian(std::uint64_t value, std::size_t bytes) {
@@ -126,7 +98,9 @@ class DatabaseCursor final : public ChunkCursor {
     is_there_ = iterator_->Valid() && iterator_->key() == key;
   }
   bool valid() const override { return is_there_ && iterator_->Valid(); }
-  absl::Status status() const override { return to_status(stopped_.ok() ? iterator_->status() : stopped_, "read"); }
+  absl::Status status() const override {
+    return to_status(iterator_->status().ok() ? stopped_ : iterator_->status(), "read");
+  }
   std::string_view key() const override { return {iterator_->key().data(), iterator_->key().size()}; }
   std::string_view value() const override { return {iterator_->value().data(), iterator_->value().size()}; }
 
@@ -266,61 +240,6 @@ Result<std::unique_ptr<Database>> Database::open(const std::shared_ptr<rocksdb::
   database->db_.reset(db);
   if (!status.ok()) return to_status(status, fmt::format("open {}", path));
   return database;
-}
-
-absl::Status Database::add_family_tables(const std::shared_ptr<rocksdb::FileSystem>& files, const std::string& path) {
-  const std::string aside = path + "/families";
-  {
-    Database database(files);
-    rocksdb::DBOptions options = database.options();
-    options.create_if_missing = true;
-    options.create_missing_column_families = true;
-    options.info_log = std::make_shared<ServiceLogger>(spdlog::level::debug);
-    rocksdb::DB* db = nullptr;
-    rocksdb::Status status = rocksdb::DB::Open(options, aside, descriptors(), &database.handles_, &db);
-    database.db_.reset(db);
-    for (rocksdb::ColumnFamilyHandle* family : database.handles_) {
-      if (status.ok()) status = db->Put({}, family, kFamilyKey, "");
-      if (status.ok()) status = db->Flush({}, family);
-    }
-    if (!status.ok()) return to_status(status, fmt::format("make tables in {}", aside));
-  }
-  Result<std::vector<std::string>> names = list_directory(*files, path);
-  if (!names.ok()) return names.status();
-  std::uint64_t number = 0;
-  for (const std::string& name : *names) {
-    std::uint64_t taken = 0;
-    if (std::from_chars(name.data(), name.data() + name.size(), taken).ec == std::errc())
-      number = std::max(number, taken);
-  }
-  names = list_directory(*files, aside);
-  if (!names.ok()) return names.status();
-  for (const std::string& name : *names) {
-    if (!name.ends_with(".sst")) continue;
-    const std::string to = fmt::format("{}/{:06}.sst", path, ++number);
-    if (absl::Status status = rename_file(*files, fmt::format("{}/{}", aside, name), to); !status.ok()) return status;
-  }
-  return remove_directory(*files, aside);
-}
-
-absl::Status Database::repair(const std::shared_ptr<rocksdb::FileSystem>& files, const std::string& path,
-                              std::vector<std::string>* warnings) {
-  if (absl::Status status = add_family_tables(files, path); !status.ok()) return status;
-  Database database(files);
-  rocksdb::DBOptions options = database.options();
-  const auto logger = std::make_shared<WarningsLogger>();
-  options.info_log = logger;
-  rocksdb::Status status = rocksdb::RepairDB(path, options, descriptors());
-  rocksdb::DB* db = nullptr;
-  if (status.ok()) status = rocksdb::DB::Open(options, path, descriptors(), &database.handles_, &db);
-  database.db_.reset(db);
-  rocksdb::WriteBatch batch = protected_batch();
-  for (rocksdb::ColumnFamilyHandle* family : database.handles_) {
-    if (status.ok()) status = batch.Delete(family, kFamilyKey);
-  }
-  if (status.ok()) status = db->Write(synced_write(), &batch);
-  logger->take(warnings);
-  return status.ok() ? database.close() : to_status(status, fmt::format("repair {}", path));
 }
 
 Result<std::unique_ptr<Database>> Database::open_read_only(const std::shared_ptr<rocksdb::FileSystem>& files,

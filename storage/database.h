@@ -38,11 +38,12 @@ class Database {
   static Result<std::unique_ptr<Database>> open_read_only(const std::shared_ptr<rocksdb::FileSystem>&,
                                                           const std::string& path,
                                                           std::vector<std::string>* warnings = nullptr);
-  /// Has RocksDB make what it can of a database that cannot be opened, in place: what it can read of the tables and of
-  /// the write-ahead log is in it afterwards, and all else in `lost/` within it. Warnings, and the end of the process,
-  /// as with open_read_only().
+  /// Makes a database in `path` of what can be read of another, whose tables lie in `path`/to_repair, and whose
+  /// write-ahead logs each in a directory there that has its name. What is damaged is told in `warnings`, and is as
+  /// likely to end the process. kUnavailable: the disk fails.
   static absl::Status repair(const std::shared_ptr<rocksdb::FileSystem>&, const std::string& path,
                              std::vector<std::string>* warnings);
+  static constexpr const char* kToRepair = "/to_repair";
   ~Database();
 
   rocksdb::DB& db() { return *db_; }
@@ -72,9 +73,14 @@ class Database {
  private:
   enum Family : std::size_t { kDefault, kEvents, kMerkle, kNotes, kMeta, kStreams, kFamilies };
   static std::vector<rocksdb::ColumnFamilyDescriptor> descriptors();
-  /// RocksDB's repair knows a family by its tables, and leaves out what a write-ahead log has for another. So each gets
-  /// one more, numbered as the families of a new database are.
+  /// RepairDB knows a family by its tables, and leaves out what a write-ahead log has for another. So each gets one,
+  /// numbered as the families of a new database are.
   static absl::Status add_family_tables(const std::shared_ptr<rocksdb::FileSystem>&, const std::string& path);
+  static Result<std::unique_ptr<Database>> repair_log(const std::shared_ptr<rocksdb::FileSystem>&,
+                                                      const std::string& path, std::vector<std::string>* warnings);
+  absl::Status add_log(const std::shared_ptr<rocksdb::FileSystem>&, const std::string& path,
+                       std::vector<std::string>* warnings);
+  absl::Status add_table(const std::string& path, std::vector<std::string>* warnings);
   explicit Database(const std::shared_ptr<rocksdb::FileSystem>&);
   rocksdb::DBOptions options() const;
 

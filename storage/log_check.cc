@@ -72,7 +72,7 @@ std::string encode(const LogCheck& check, bool pass_on) {
                      {"root", check.anchor.root},
                      {"start", to_json(check.start)},
                      {"last_chunk", check.last_chunk ? Json(*check.last_chunk) : Json()},
-                     {"repair", check.repair},
+                     {"repair_first", check.repair_first},
                      {"pass_on", pass_on}};
   return json.dump();
 }
@@ -84,7 +84,7 @@ LogCheck decode_check(const std::string& database, const Json& json) {
   check.anchor = {json.at("sequence").get<Sequence>(), json.at("root").get<Hash>(), 0};
   check.start = point_of(json.at("start"));
   if (const Json& last = json.at("last_chunk"); !last.is_null()) check.last_chunk = last.get<std::uint64_t>();
-  check.repair = json.at("repair").get<bool>();
+  check.repair_first = json.at("repair_first").get<bool>();
   return check;
 }
 
@@ -124,8 +124,9 @@ absl::Status check_meta(const Database& database, const std::optional<LogId>& ex
 
 /// Of a database that cannot be opened: whatever was acknowledged is missing, as far as is known.
 absl::Status unreadable(const absl::Status& opened) {
-  return {opened.code(),
-          fmt::format("{}; how many of them can be repaired is not known", std::string(opened.message()))};
+  if (!absl::IsDataLoss(opened)) return opened;
+  const std::string message(opened.message());
+  return absl::DataLossError(fmt::format("{}; how many of these events can be repaired is not known", message));
 }
 
 /// What lies before the start is not read, but for the chunk that ends there.
@@ -383,7 +384,7 @@ Ended run_child(const LogCheck& check, const std::function<bool()>& cancelled, c
 LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const LogCheck& check,
                      const std::function<void(const LogPoint& end, const Chunk&)>& on_chunk) {
   LogVerdict verdict;
-  if (check.repair) {
+  if (check.repair_first) {
     verdict.problem = Database::repair(files, check.database, &verdict.warnings);
     if (!verdict.problem.ok()) return verdict;
   }
@@ -393,8 +394,8 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
     return verdict;
   }
   const Database& database = **opened;
-  absl::Status around = check_meta(database, check.log_id, verdict);
-  if (around.ok()) around = check_start(database, check.start);
+  const absl::Status meta = check_meta(database, check.log_id, verdict);
+  if (absl::Status status = check_start(database, check.start); !status.ok()) return failed(with_remedy(status));
   CheckedLog checked =
       check_chunks(*database.chunks(), check.start, check.anchor, [&](const LogPoint& end, const Chunk& chunk) {
         if (on_chunk) on_chunk(end, chunk);
@@ -402,13 +403,11 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
       });
   verdict.end = checked.end;
   verdict.bytes = checked.bytes;
-  if (!around.ok()) {
-    const std::string message(around.message());
-    verdict.problem = absl::IsDataLoss(around) ? absl::DataLossError(fmt::format("{}: {}", message, kRemedy)) : around;
+  if (!meta.ok()) {
+    verdict.problem = with_remedy(meta);
     return verdict;
   }
-  const bool counts = !check.last_chunk && !check.repair;  // what is repaired may hold a chunk in two tables
-  if (checked.problem.ok() && counts) checked.problem = check_count(database, checked.end);
+  if (checked.problem.ok() && !check.last_chunk) checked.problem = check_count(database, checked.end);
   verdict.problem = judge(checked, check.anchor);
   if (check.last_chunk || check.start.chunk_number > 0) return verdict;
   const Result<std::uint64_t> notes = database.count_notes();
@@ -430,7 +429,7 @@ LogVerdict check_log_in_child(const LogCheck& check, const std::function<bool()>
   if (ended.verified > check.start.chunk_number) {
     LogCheck again = check;
     again.last_chunk = ended.verified;
-    again.repair = false;
+    again.repair_first = false;
     const Ended up_to_there = run_child(again, cancelled, progress, {});
     if (!up_to_there.problem.ok() && !absl::IsDataLoss(up_to_there.problem)) return failed(up_to_there.problem);
     if (up_to_there.problem.ok()) verdict = decode_verdict(up_to_there.verdict);
@@ -441,8 +440,8 @@ LogVerdict check_log_in_child(const LogCheck& check, const std::function<bool()>
     return verdict;
   }
   verdict.problem = absl::DataLossError(fmt::format(
-      "{} before it had verified any event, so what is missing is not known: {}; where that refuses too, move the "
-      "directory away to begin anew",
+      "{} before it had verified any event, so what is missing is not known: {} (if that was tried, move the directory "
+      "away to begin anew)",
       std::string(ended.problem.message()), kRemedy));
   return verdict;
 }

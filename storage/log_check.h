@@ -26,8 +26,8 @@ struct LogCheck {
   LogPoint start;
   /// The number of the last chunk to look at; nothing but chunks is then looked at. nullopt: all there is.
   std::optional<std::uint64_t> last_chunk{};
-  /// Has the database repaired before: for one that is there for that.
-  bool repair{};
+  /// The database is one that link_database() made, and is repaired first.
+  bool repair_first{};
 };
 
 struct LogVerdict {

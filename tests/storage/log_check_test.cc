@@ -134,6 +134,28 @@ TEST_F(LogCheckTest, AcceptsNoLossByACrashThatCameBeforeAnyChunk) {
   EXPECT_EQ(verify_data_directory(data_)->end.sequence, kRecords);
 }
 
+TEST_F(LogCheckTest, AcceptsNoLossWhereTheRepairCrashes) {
+  fs::remove(data_ / "db" / "CURRENT");
+  {
+    const ReadTrap trap(ReadTrap::Kind::kSignal, SIGABRT, table_, blocks_[3]);
+    const absl::Status status = expect_untouched(options(true));
+    EXPECT_EQ(exit_code(status), 2) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("before it had verified any event"));
+  }
+  EXPECT_EQ(Served(options(true)).end().sequence, kRecords);
+}
+
+TEST_F(LogCheckTest, AcceptsNoLossWhereTheRepairFindsThatTheDiskFails) {
+  fs::remove(data_ / "db" / "CURRENT");
+  {
+    const ReadTrap trap(ReadTrap::Kind::kIoError, 0, table_, blocks_[3]);
+    const absl::Status status = expect_untouched(options(true));
+    EXPECT_EQ(exit_code(status), 3) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("a sector that cannot be read"));
+  }
+  EXPECT_EQ(Served(options(true)).end().sequence, kRecords);
+}
+
 TEST_F(LogCheckTest, TellsHowFarItIs) {
   OpenOptions opening = options();
   std::vector<std::pair<Sequence, Sequence>> told;

@@ -8,8 +8,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rocksdb/file_system.h>
+#include <rocksdb/write_batch.h>
 
 #include "storage/bytes.h"
+#include "storage/chunk.h"
 #include "storage/data_directory.h"
 #include "storage/database.h"
 #include "storage/head.h"
@@ -693,7 +695,7 @@ TEST_P(UnopenableDatabase, IsRepairedWhereTheLossIsAccepted) {
   }
   GetParam().damage(data_ / "db");
   expect_refused(2, "acknowledged events 1..40 are missing");
-  expect_refused(2, "how many of them can be repaired is not known");
+  expect_refused(2, "how many of these events can be repaired is not known");
   const auto before = bytes_in(data_ / "db");
   fs::create_directories(data_ / "db.repaired" / "lost");
   write_bytes(data_ / "db.repaired" / "lost" / "000004.log", "left by a crash");
@@ -732,6 +734,37 @@ TEST_F(OpeningTest, RepairsADatabaseWithoutATableOfEvents) {
     EXPECT_EQ((*served.journal().note(1))->bytes, "a note");
   }
   expect_serves(10);
+}
+
+// One family is flushed, and its log stays for the others: RocksDB's repair refuses both of them together.
+TEST_F(OpeningTest, RepairsADatabaseOfWhichATableIsInTheWriteAheadLogToo) {
+  make_log();
+  const auto files = rocksdb::FileSystem::Default();
+  const Anchor anchor = read_head(*files, data_ / "HEAD")->anchor;
+  LogPoint end{kAcknowledged, {}};
+  for (Sequence i = 1; i <= kAcknowledged; ++i) end.frontier.append(record_text(i));
+  {
+    const auto database = Database::open(files, data_ / "db", nullptr).value();
+    for (int i = 0; i < 2; ++i) {
+      const Group group = make_group({end.sequence(), {}, anchor.head.incarnation}, 1);
+      rocksdb::WriteBatch batch;
+      put_chunk(batch, *database, encode_group(group, end).at(0));
+      put_note(batch, *database, {end.sequence(), Salt{5}, "a note"});
+      ASSERT_TRUE(database->db().Write(synced_write(), &batch).ok());
+      ASSERT_TRUE(i == 1 || database->db().Flush({}, database->events()).ok());
+    }
+  }
+  const auto head = HeadWriter::open(*files, data_ / "HEAD", anchor).value();
+  ASSERT_TRUE(head->write({end.sequence(), end.frontier.root(), anchor.head.incarnation}).ok());
+  fs::remove(data_ / "db" / "CURRENT");
+  expect_refused(2, "acknowledged events 1..32 are missing");
+  {
+    Served served(accepting_loss());
+    ASSERT_TRUE(served.opening().ok()) << served.opening();
+    EXPECT_EQ(served.end().sequence, kAcknowledged + 2);
+    for (const Sequence i : {1, 11, 31, 32}) EXPECT_EQ((*served.journal().note(i))->bytes, "a note") << i;
+  }
+  expect_serves(kAcknowledged + 2);
 }
 
 // Such a database can be opened, and ends where that MANIFEST says.

@@ -20,7 +20,7 @@ struct Trap {
   std::string table;
 };
 
-void spring(const Trap& trap) {
+rocksdb::IOStatus spring(const Trap& trap) {
   switch (static_cast<ReadTrap::Kind>(trap.kind)) {
     case ReadTrap::Kind::kSignal:
       std::signal(trap.signal, SIG_DFL);  // a sanitizer would make an exit of it
@@ -30,7 +30,10 @@ void spring(const Trap& trap) {
       throw std::bad_alloc();
     case ReadTrap::Kind::kHang:
       for (;;) ::pause();
+    case ReadTrap::Kind::kIoError:
+      break;
   }
+  return rocksdb::IOStatus::IOError("a sector that cannot be read");
 }
 
 class TrappedFile final : public rocksdb::FSRandomAccessFileWrapper {
@@ -39,7 +42,7 @@ class TrappedFile final : public rocksdb::FSRandomAccessFileWrapper {
       : FSRandomAccessFileWrapper(file.get()), file_(std::move(file)), trap_(std::move(trap)) {}
   rocksdb::IOStatus Read(std::uint64_t offset, std::size_t size, const rocksdb::IOOptions& options,
                          rocksdb::Slice* result, char* scratch, rocksdb::IODebugContext* debug) const override {
-    if (offset <= trap_.offset && trap_.offset < offset + size) spring(trap_);
+    if (offset <= trap_.offset && trap_.offset < offset + size) return spring(trap_);
     return file_->Read(offset, size, options, result, scratch, debug);
   }
 

@@ -13,7 +13,7 @@ namespace tensorforge::storage {
 /// a read there.
 class ReadTrap {
  public:
-  enum class Kind { kSignal, kNoMemory, kHang };
+  enum class Kind { kSignal, kNoMemory, kHang, kIoError };
   ReadTrap(Kind, int signal, const std::filesystem::path& table, std::uint64_t offset);
   ~ReadTrap();
   ReadTrap(const ReadTrap&) = delete;
