@@ -157,10 +157,11 @@ absl::Status Database::repair(const std::shared_ptr<rocksdb::FileSystem>& files,
   repaired.db_.reset(db);
   if (!created.ok()) return to_status(created, fmt::format("create {}", path));
 
-  // The newest first, and no key twice: what is older may have been made void, by a torn tail, or be of an older value.
+  // No key twice. A log that was left over may hold what a torn tail made void, a table never does; of each the newest
+  // comes first.
   const Result<std::vector<std::string>> names = list_directory(*files, path + kToRepair);
   if (!names.ok()) return names.status();
-  for (const bool logs : {true, false}) {
+  for (const bool logs : {false, true}) {
     for (auto name = names->rbegin(); name != names->rend(); ++name) {
       if (name->ends_with(".log") != logs) continue;
       const std::string one = fmt::format("{}{}/{}", path, kToRepair, *name);
