@@ -767,6 +767,23 @@ TEST_F(OpeningTest, RepairsADatabaseOfWhichATableIsInTheWriteAheadLogToo) {
   expect_serves(kAcknowledged + 2);
 }
 
+TEST_F(OpeningTest, RepairsByTablesBeforeALogThatWasLeftOver) {
+  make_log();
+  const fs::path elsewhere = directory_.path() / "elsewhere";
+  fs::copy(data_, elsewhere, fs::copy_options::recursive);
+  OpenOptions there = options();
+  there.data_dir = elsewhere;
+  ASSERT_TRUE(Served(there).append_each(3, 25).ok());
+  ASSERT_TRUE(Served(options()).append_each(3).ok());
+  { ASSERT_TRUE(open_data_directory(options()).ok()); }  // moves what the write-ahead log holds into a table
+  const fs::path left_over = files_like(elsewhere / "db", ".log").back();
+  ASSERT_NE(read_bytes(left_over).find(record_text(33, 25)), std::string::npos);
+  fs::copy(left_over, data_ / "db" / "000003.log");
+  fs::remove(data_ / "db" / "CURRENT");
+  { ASSERT_TRUE(Served(accepting_loss()).opening().ok()); }
+  expect_serves(33);
+}
+
 // Such a database can be opened, and ends where that MANIFEST says.
 TEST_F(OpeningTest, FindsTablesThatAnOlderManifestDoesNotName) {
   make_log();
