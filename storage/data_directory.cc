@@ -285,7 +285,8 @@ class Opening {
     LogVerdict verdict;
     const Result<std::string> linked = link_database(*files_, options_.data_dir);
     if (!linked.ok()) {
-      verdict.problem = absl::FailedPreconditionError(text(linked.status()));
+      const bool no_links = absl::IsDataLoss(linked.status());  // the file system has none
+      verdict.problem = no_links ? absl::FailedPreconditionError(text(linked.status())) : linked.status();
       return verdict;
     }
     LogCheck repaired{*linked, std::nullopt, anchor_.head, {}};
@@ -299,18 +300,22 @@ class Opening {
   absl::Status repair(bool head_is_known, LogVerdict& verdict, std::string& source) const {
     LogVerdict repaired = check_repaired(head_is_known);
     const bool is_verdict = repaired.problem.ok() || absl::IsDataLoss(repaired.problem);
-    if (is_verdict && repaired.end.sequence() > verdict.end.sequence()) {
+    const Sequence before = verdict.end.sequence(), now = repaired.end.sequence();
+    const bool is_better = now > before || (now == before && now > 0 && verdict.crashed && !repaired.crashed);
+    if (is_verdict && is_better) {
       spdlog::warn("{}: {}; with the database repaired, events 1..{} verify", options_.data_dir,
-                   without_remedy(text(verdict.problem)), repaired.end.sequence());
+                   without_remedy(text(verdict.problem)), now);
       verdict = std::move(repaired);
       source = options_.data_dir + "/db.repaired";
       return absl::OkStatus();
     }
     discard_repaired();
-    if (is_verdict && !repaired.crashed) return absl::OkStatus();
+    if (is_verdict && !repaired.crashed) {
+      spdlog::warn("{}: no more of it can be repaired", options_.data_dir);
+      return absl::OkStatus();
+    }
     // The repair says nothing of the log then; what verified without it does.
-    const bool goes_on =
-        verdict.end.sequence() > 0 && !absl::IsUnavailable(repaired.problem) && !absl::IsCancelled(repaired.problem);
+    const bool goes_on = before > 0 && !absl::IsUnavailable(repaired.problem) && !absl::IsCancelled(repaired.problem);
     if (!goes_on) return repaired.problem;
     spdlog::warn("{}: the database was not repaired: {}", options_.data_dir, text(repaired.problem));
     return absl::OkStatus();
@@ -327,9 +332,9 @@ class Opening {
     if (verdict.log_id) next.log_id = *verdict.log_id;
     if (next.log_id == LogId{}) next.log_id = random_bytes<16>();
     next.head.incarnation = new_incarnation(anchor_.head.incarnation);
-    if (absl::Status status = accept_loss(files_, options_.data_dir, next, verdict, source); !status.ok())
-      return status;
+    const absl::Status accepted = accept_loss(files_, options_.data_dir, next, verdict, source);
     discard_repaired();
+    if (!accepted.ok()) return accepted;
     const Result<HeadFile> head = read_head(*files_, head_path_);
     if (!head.ok()) return head.status();
     anchor_ = head->anchor;

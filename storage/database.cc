@@ -85,19 +85,22 @@ class DatabaseCursor final : public ChunkCursor {
   }
   void next() override { iterator_->Next(); }
   /// An iterator goes through all tables side by side, and an error at the beginning of one of them stops it wherever
-  /// it is to begin. Another one goes without the tables that begin behind `first`.
+  /// it is to begin. Another one goes without the tables that begin behind `first`, up to where the first of these
+  /// does.
   void find(Sequence first) override {
     if (stopped_.ok()) stopped_ = iterator_->status();
     const std::string key = big_endian(first);
     rocksdb::ReadOptions options = read_once();
-    options.table_filter = [behind = tables_behind(key)](const rocksdb::TableProperties& table) {
+    options.table_filter = [behind = leave_out_behind(key)](const rocksdb::TableProperties& table) {
       return !behind.contains(table.orig_file_number);
     };
     iterator_.reset(db_.NewIterator(options, family_));
     iterator_->Seek(key);
     is_there_ = iterator_->Valid() && iterator_->key() == key;
   }
-  bool valid() const override { return is_there_ && iterator_->Valid(); }
+  bool valid() const override {
+    return is_there_ && iterator_->Valid() && (!left_out_from_ || iterator_->key().compare(*left_out_from_) < 0);
+  }
   absl::Status status() const override {
     return to_status(iterator_->status().ok() ? stopped_ : iterator_->status(), "read");
   }
@@ -105,13 +108,16 @@ class DatabaseCursor final : public ChunkCursor {
   std::string_view value() const override { return {iterator_->value().data(), iterator_->value().size()}; }
 
  private:
-  absl::flat_hash_set<std::uint64_t> tables_behind(const std::string& key) const {
+  /// The tables that begin behind `key`.
+  absl::flat_hash_set<std::uint64_t> leave_out_behind(const std::string& key) {
     std::vector<rocksdb::LiveFileMetaData> tables;
     db_.GetLiveFilesMetaData(&tables);
     absl::flat_hash_set<std::uint64_t> behind;
+    left_out_from_.reset();
     for (const rocksdb::LiveFileMetaData& table : tables) {
-      const bool is_ours = table.column_family_name == family_->GetName();
-      if (is_ours && table.smallestkey > key) behind.insert(table.file_number);
+      if (table.column_family_name != family_->GetName() || table.smallestkey <= key) continue;
+      behind.insert(table.file_number);
+      if (!left_out_from_ || table.smallestkey < *left_out_from_) left_out_from_ = table.smallestkey;
     }
     return behind;
   }
@@ -121,6 +127,7 @@ class DatabaseCursor final : public ChunkCursor {
   std::unique_ptr<rocksdb::Iterator> iterator_;
   rocksdb::Status stopped_;  ///< what stopped the first iterator; ok: nothing has
   bool is_there_ = true;     ///< what was to be found
+  std::optional<std::string> left_out_from_;
 };
 
 /// nullopt: no such key.

@@ -385,8 +385,10 @@ LogVerdict check_log(const std::shared_ptr<rocksdb::FileSystem>& files, const Lo
                      const std::function<void(const LogPoint& end, const Chunk&)>& on_chunk) {
   LogVerdict verdict;
   if (check.repair_first) {
-    verdict.problem = Database::repair(files, check.database, &verdict.warnings);
-    if (!verdict.problem.ok()) return verdict;
+    const absl::Status repaired = Database::repair(files, check.database, &verdict.warnings);
+    // It says nothing of the log.
+    verdict.problem = absl::IsDataLoss(repaired) ? absl::FailedPreconditionError(repaired.message()) : repaired;
+    if (!repaired.ok()) return verdict;
   }
   const Result<std::unique_ptr<Database>> opened = Database::open_read_only(files, check.database, &verdict.warnings);
   if (!opened.ok()) {

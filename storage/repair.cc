@@ -35,7 +35,8 @@ std::uint64_t number_of(std::string_view name) {
 /// without what it says each time. But a disk that fails, or is full, has lost nothing: kUnavailable.
 absl::Status judge_warnings(const std::vector<std::string>& told, std::vector<std::string>* warnings) {
   for (const std::string& warning : told) {
-    if (warning.find("IO error") != std::string::npos) return absl::UnavailableError(warning);
+    const bool is_missing = warning.find("No such file") != std::string::npos;
+    if (!is_missing && warning.find("IO error") != std::string::npos) return absl::UnavailableError(warning);
     if (warning.find("Corruption") != std::string::npos) warnings->push_back(warning);
   }
   return absl::OkStatus();
@@ -137,9 +138,10 @@ absl::Status Database::add_table(const std::string& path, std::vector<std::strin
   rocksdb::SstFileReader table(options);
   const rocksdb::Status opened = table.Open(path);
   if (!opened.ok()) return tell_damage(to_status(opened, fmt::format("open {}", path)), warnings);
-  const std::string& name = table.GetTableProperties()->column_family_name;
-  const auto family =
-      std::find_if(handles_.begin(), handles_.end(), [&](const auto* each) { return each->GetName() == name; });
+  const std::shared_ptr<const rocksdb::TableProperties> properties = table.GetTableProperties();
+  const auto family = std::find_if(handles_.begin(), handles_.end(), [&](const auto* each) {
+    return properties && each->GetName() == properties->column_family_name;
+  });
   if (family == handles_.end()) return absl::OkStatus();
   const std::unique_ptr<rocksdb::Iterator> from(table.NewIterator({}));
   return add_missing(*from, *db_, *family, warnings);
@@ -159,8 +161,10 @@ absl::Status Database::repair(const std::shared_ptr<rocksdb::FileSystem>& files,
 
   // No key twice. A log that was left over may hold what a torn tail made void, a table never does; of each the newest
   // comes first.
-  const Result<std::vector<std::string>> names = list_directory(*files, path + kToRepair);
+  Result<std::vector<std::string>> names = list_directory(*files, path + kToRepair);
   if (!names.ok()) return names.status();
+  std::sort(names->begin(), names->end(),
+            [](const std::string& a, const std::string& b) { return number_of(a) < number_of(b); });
   for (const bool logs : {false, true}) {
     for (auto name = names->rbegin(); name != names->rend(); ++name) {
       if (name->ends_with(".log") != logs) continue;

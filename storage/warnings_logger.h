@@ -18,7 +18,7 @@ class WarningsLogger final : public rocksdb::Logger {
   WarningsLogger() : Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
   using rocksdb::Logger::Logv;
   void Logv(const char* format, va_list arguments) override {
-    char text[512];
+    char text[8'192];  // with paths in it
     if (std::vsnprintf(text, sizeof text, format, arguments) < 0) return;
     const std::lock_guard lock(mutex_);
     warnings_.emplace_back(text);

@@ -633,6 +633,21 @@ TEST_F(OpeningTest, LosesNothingBeforeATableThatIsDamagedAtItsBeginning) {
   expect_serves(10);
 }
 
+// Between the tables before and the write-ahead log behind it lie others that are whole.
+TEST_F(OpeningTest, NamesWhatIsMissingBehindTheLastTableThatCanBeRead) {
+  make_log();
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(Served(options()).append_each(10).ok());
+  std::size_t damaged = 0;
+  for (const fs::path& table : files_like(data_ / "db", ".sst")) {
+    const std::size_t at = read_bytes(table).find(record_text(31));
+    if (at == std::string::npos) continue;
+    flip_bit(table, at);
+    ++damaged;
+  }
+  ASSERT_EQ(damaged, 1U);
+  expect_refused(2, "acknowledged events 31..50 are missing");
+}
+
 TEST_F(OpeningTest, AcceptsNoLossWhereNothingIsLost) {
   make_log();
   {
