@@ -18,8 +18,6 @@
 namespace tensorforge::storage {
 namespace {
 
-constexpr const char* kRepaired = "/db.repaired";
-
 constexpr std::size_t kCopyBatchBytes = std::size_t{4} << 20U;
 
 /// Writes into `to` in batches of a few MiB.

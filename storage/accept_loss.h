@@ -18,6 +18,8 @@ namespace tensorforge::storage {
 absl::Status accept_loss(const std::shared_ptr<rocksdb::FileSystem>&, const std::string& data_dir, const Anchor& anchor,
                          const LogVerdict& verdict, const std::string& from);
 
+/// In a data directory.
+inline constexpr const char* kRepaired = "/db.repaired";
 /// Makes `data_dir`/db.repaired, with second names for the tables and write-ahead logs of db/, as Database::repair()
 /// wants them: db/ stays as it is. Its path.
 Result<std::string> link_database(rocksdb::FileSystem&, const std::string& data_dir);

@@ -306,7 +306,7 @@ class Opening {
       spdlog::warn("{}: {}; with the database repaired, events 1..{} verify", options_.data_dir,
                    without_remedy(text(verdict.problem)), now);
       verdict = std::move(repaired);
-      source = options_.data_dir + "/db.repaired";
+      source = options_.data_dir + kRepaired;
       return absl::OkStatus();
     }
     discard_repaired();

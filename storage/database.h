@@ -73,6 +73,9 @@ class Database {
  private:
   enum Family : std::size_t { kDefault, kEvents, kMerkle, kNotes, kMeta, kStreams, kFamilies };
   static std::vector<rocksdb::ColumnFamilyDescriptor> descriptors();
+  /// With the families, and nothing in them: what is repaired goes there.
+  static Result<std::unique_ptr<Database>> create_empty(const std::shared_ptr<rocksdb::FileSystem>&,
+                                                        const std::string& path);
   /// RepairDB knows a family by its tables, and leaves out what a write-ahead log has for another. So each gets one,
   /// numbered as the families of a new database are.
   static absl::Status add_family_tables(const std::shared_ptr<rocksdb::FileSystem>&, const std::string& path);

@@ -72,20 +72,29 @@ absl::Status add_missing(rocksdb::Iterator& from, rocksdb::DB& to, rocksdb::Colu
 
 }  // namespace
 
+Result<std::unique_ptr<Database>> Database::create_empty(const std::shared_ptr<rocksdb::FileSystem>& files,
+                                                         const std::string& path) {
+  std::unique_ptr<Database> database(new Database(files));
+  rocksdb::DBOptions options = database->options();
+  options.create_if_missing = true;
+  options.create_missing_column_families = true;
+  options.info_log = std::make_shared<WarningsLogger>();
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status created = rocksdb::DB::Open(options, path, descriptors(), &database->handles_, &db);
+  database->db_.reset(db);
+  if (!created.ok()) return to_status(created, fmt::format("create {}", path));
+  return database;
+}
+
 absl::Status Database::add_family_tables(const std::shared_ptr<rocksdb::FileSystem>& files, const std::string& path) {
   const std::string aside = path + "/families";
   {
-    Database database(files);
-    rocksdb::DBOptions options = database.options();
-    options.create_if_missing = true;
-    options.create_missing_column_families = true;
-    options.info_log = std::make_shared<WarningsLogger>();
-    rocksdb::DB* db = nullptr;
-    rocksdb::Status status = rocksdb::DB::Open(options, aside, descriptors(), &database.handles_, &db);
-    database.db_.reset(db);
-    for (rocksdb::ColumnFamilyHandle* family : database.handles_) {
-      if (status.ok()) status = db->Put({}, family, kFamilyKey, "");
-      if (status.ok()) status = db->Flush({}, family);
+    const Result<std::unique_ptr<Database>> empty = create_empty(files, aside);
+    if (!empty.ok()) return empty.status();
+    rocksdb::Status status;
+    for (rocksdb::ColumnFamilyHandle* family : (*empty)->handles_) {
+      if (status.ok()) status = (*empty)->db_->Put({}, family, kFamilyKey, "");
+      if (status.ok()) status = (*empty)->db_->Flush({}, family);
     }
     if (!status.ok()) return to_status(status, fmt::format("make tables in {}", aside));
   }
@@ -106,19 +115,16 @@ absl::Status Database::add_family_tables(const std::shared_ptr<rocksdb::FileSyst
 Result<std::unique_ptr<Database>> Database::repair_log(const std::shared_ptr<rocksdb::FileSystem>& files,
                                                        const std::string& path, std::vector<std::string>* warnings) {
   if (absl::Status status = add_family_tables(files, path); !status.ok()) return status;
-  std::unique_ptr<Database> database(new Database(files));
-  rocksdb::DBOptions options = database->options();
+  const Database described(files);
+  rocksdb::DBOptions options = described.options();
   const auto logger = std::make_shared<WarningsLogger>();
   options.info_log = logger;
-  rocksdb::Status status = rocksdb::RepairDB(path, options, descriptors());
+  const rocksdb::Status repaired = rocksdb::RepairDB(path, options, descriptors());
   std::vector<std::string> told;
   logger->take(&told);
   if (absl::Status disk = judge_warnings(told, warnings); !disk.ok()) return disk;
-  rocksdb::DB* db = nullptr;
-  if (status.ok()) status = rocksdb::DB::OpenForReadOnly(options, path, descriptors(), &database->handles_, &db);
-  database->db_.reset(db);
-  if (!status.ok()) return to_status(status, fmt::format("repair {}", path));
-  return database;
+  if (!repaired.ok()) return to_status(repaired, fmt::format("repair {}", path));
+  return open_read_only(files, path);
 }
 
 absl::Status Database::add_log(const std::shared_ptr<rocksdb::FileSystem>& files, const std::string& path,
@@ -149,15 +155,9 @@ absl::Status Database::add_table(const std::string& path, std::vector<std::strin
 
 absl::Status Database::repair(const std::shared_ptr<rocksdb::FileSystem>& files, const std::string& path,
                               std::vector<std::string>* warnings) {
-  Database repaired(files);
-  rocksdb::DBOptions options = repaired.options();
-  options.create_if_missing = true;
-  options.create_missing_column_families = true;
-  options.info_log = std::make_shared<WarningsLogger>();
-  rocksdb::DB* db = nullptr;
-  const rocksdb::Status created = rocksdb::DB::Open(options, path, descriptors(), &repaired.handles_, &db);
-  repaired.db_.reset(db);
-  if (!created.ok()) return to_status(created, fmt::format("create {}", path));
+  const Result<std::unique_ptr<Database>> created = create_empty(files, path);
+  if (!created.ok()) return created.status();
+  Database& repaired = **created;
 
   // No key twice. A log that was left over may hold what a torn tail made void, a table never does; of each the newest
   // comes first.

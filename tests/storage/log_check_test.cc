@@ -6,7 +6,6 @@
 #include <csignal>
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -91,10 +90,7 @@ class LogCheckTest : public testing::Test {
 };
 
 TEST_F(LogCheckTest, LosesToACrashOnlyWhatItHadNotVerified) {
-  std::map<std::string, std::string> database;
-  for (const auto& entry : fs::directory_iterator(data_ / "db")) {
-    database[entry.path().filename()] = read_bytes(entry.path());
-  }
+  const auto database = bytes_in(data_ / "db");
   Sequence kept = 0;
   {
     const ReadTrap trap(ReadTrap::Kind::kSignal, SIGABRT, table_, blocks_[3]);
@@ -118,7 +114,7 @@ TEST_F(LogCheckTest, LosesToACrashOnlyWhatItHadNotVerified) {
   EXPECT_GE(kept, 9U);
   EXPECT_LT(kept, kRecords);
   const fs::path lost = data_ / ("lost-" + std::to_string(kept));
-  for (const auto& [name, bytes] : database) EXPECT_EQ(read_bytes(lost / "db" / name), bytes) << name;
+  EXPECT_EQ(bytes_in(lost / "db"), database);
   EXPECT_EQ(verify_data_directory(data_)->end.sequence, kept + 1);
 }
 

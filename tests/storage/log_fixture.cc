@@ -30,6 +30,14 @@ Group make_group(const TreeHead& head, std::size_t commands, std::size_t record_
   return group;
 }
 
+std::map<std::string, std::string> bytes_in(const std::filesystem::path& directory) {
+  std::map<std::string, std::string> all;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    all[entry.path().filename()] = read_bytes(entry.path());
+  }
+  return all;
+}
+
 std::string with_valid_checksum(std::string chunk) {
   put_little(&chunk[28], std::uint32_t{0});
   put_little(&chunk[28], crc32c(chunk));

@@ -2,6 +2,8 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <filesystem>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -29,6 +31,9 @@ class TemporaryDirectory : public test::TemporaryDirectory {
 std::string record_text(Sequence sequence, std::size_t size = 20);
 /// One command of one record each, that follow `head`.
 Group make_group(const TreeHead& head, std::size_t commands, std::size_t record_size = 20);
+
+/// The files of a directory, by their names.
+std::map<std::string, std::string> bytes_in(const std::filesystem::path& directory);
 
 /// A chunk as a writer with other ideas would leave it: the checksum is right.
 std::string with_valid_checksum(std::string chunk);

@@ -1,7 +1,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -25,13 +24,6 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 
 constexpr std::size_t kAcknowledged = 30;
-
-/// The files of a directory, by their names.
-std::map<std::string, std::string> bytes_in(const fs::path& directory) {
-  std::map<std::string, std::string> all;
-  for (const auto& entry : fs::directory_iterator(directory)) all[entry.path().filename()] = read_bytes(entry.path());
-  return all;
-}
 
 class OpeningTest : public testing::Test {
  protected:
@@ -68,6 +60,26 @@ class OpeningTest : public testing::Test {
     EXPECT_EQ(exit_code(status), code) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(message));
     EXPECT_EQ(picture(data_), before) << "it has to be left untouched";
+  }
+
+  /// With --accept-loss the log ends there, and has these notes.
+  void expect_accepted(Sequence end, const std::vector<Sequence>& noted) const {
+    Served served(accepting_loss());
+    ASSERT_TRUE(served.opening().ok()) << served.opening();
+    EXPECT_EQ(served.end().sequence, end);
+    for (const Sequence i : noted) EXPECT_EQ((*served.journal().note(i))->bytes, "a note") << i;
+  }
+
+  /// In the first place where it stands in a table; it stands in one.
+  void damage_table_with(const std::string& text) const {
+    std::size_t damaged = 0;
+    for (const fs::path& table : files_like(data_ / "db", ".sst")) {
+      const std::size_t at = read_bytes(table).find(text);
+      if (at == std::string::npos) continue;
+      flip_bit(table, at);
+      ++damaged;
+    }
+    ASSERT_EQ(damaged, 1U);
   }
 
   /// Cuts bytes from the end of the write-ahead log.
@@ -614,22 +626,10 @@ TEST_F(OpeningTest, GoesOnWithTheVerifiedPrefixWhereTheLossIsAccepted) {
 TEST_F(OpeningTest, LosesNothingBeforeATableThatIsDamagedAtItsBeginning) {
   make_log();
   { ASSERT_TRUE(open_data_directory(options()).ok()); }  // moves what the write-ahead log holds into a table
-  std::size_t damaged = 0;
-  for (const fs::path& table : files_like(data_ / "db", ".sst")) {
-    const std::size_t at = read_bytes(table).find(record_text(11));
-    if (at == std::string::npos) continue;
-    flip_bit(table, at);
-    ++damaged;
-  }
-  ASSERT_EQ(damaged, 1U);
+  damage_table_with(record_text(11));
   expect_refused(2, "acknowledged events 11..30 are missing");
   EXPECT_THAT(std::string(verify_data_directory(data_).status().message()), HasSubstr("events 11..30 are missing"));
-  {
-    Served served(accepting_loss());
-    ASSERT_TRUE(served.opening().ok()) << served.opening();
-    EXPECT_EQ(served.end().sequence, 10U);
-    EXPECT_EQ((*served.journal().note(1))->bytes, "a note");
-  }
+  expect_accepted(10, {1});
   expect_serves(10);
 }
 
@@ -637,14 +637,7 @@ TEST_F(OpeningTest, LosesNothingBeforeATableThatIsDamagedAtItsBeginning) {
 TEST_F(OpeningTest, NamesWhatIsMissingBehindTheLastTableThatCanBeRead) {
   make_log();
   for (int i = 0; i < 2; ++i) ASSERT_TRUE(Served(options()).append_each(10).ok());
-  std::size_t damaged = 0;
-  for (const fs::path& table : files_like(data_ / "db", ".sst")) {
-    const std::size_t at = read_bytes(table).find(record_text(31));
-    if (at == std::string::npos) continue;
-    flip_bit(table, at);
-    ++damaged;
-  }
-  ASSERT_EQ(damaged, 1U);
+  damage_table_with(record_text(31));
   expect_refused(2, "acknowledged events 31..50 are missing");
 }
 
@@ -742,12 +735,7 @@ TEST_F(OpeningTest, RepairsADatabaseWithoutATableOfEvents) {
   }
   fs::remove(data_ / "db" / "CURRENT");
   expect_refused(2, "acknowledged events 1..10 are missing");
-  {
-    Served served(accepting_loss());
-    ASSERT_TRUE(served.opening().ok()) << served.opening();
-    EXPECT_EQ(served.end().sequence, 10U);
-    EXPECT_EQ((*served.journal().note(1))->bytes, "a note");
-  }
+  expect_accepted(10, {1});
   expect_serves(10);
 }
 
@@ -773,12 +761,7 @@ TEST_F(OpeningTest, RepairsADatabaseOfWhichATableIsInTheWriteAheadLogToo) {
   ASSERT_TRUE(head->write({end.sequence(), end.frontier.root(), anchor.head.incarnation}).ok());
   fs::remove(data_ / "db" / "CURRENT");
   expect_refused(2, "acknowledged events 1..32 are missing");
-  {
-    Served served(accepting_loss());
-    ASSERT_TRUE(served.opening().ok()) << served.opening();
-    EXPECT_EQ(served.end().sequence, kAcknowledged + 2);
-    for (const Sequence i : {1, 11, 31, 32}) EXPECT_EQ((*served.journal().note(i))->bytes, "a note") << i;
-  }
+  expect_accepted(kAcknowledged + 2, {1, 11, 31, 32});
   expect_serves(kAcknowledged + 2);
 }
 
@@ -809,12 +792,7 @@ TEST_F(OpeningTest, FindsTablesThatAnOlderManifestDoesNotName) {
   { ASSERT_TRUE(open_data_directory(options()).ok()); }  // moves what the write-ahead log holds into a table
   fs::copy(older, data_ / "db", fs::copy_options::recursive | fs::copy_options::overwrite_existing);
   expect_refused(2, "acknowledged events 11..30 are missing");
-  {
-    Served served(accepting_loss());
-    ASSERT_TRUE(served.opening().ok()) << served.opening();
-    EXPECT_EQ(served.end().sequence, kAcknowledged);
-    EXPECT_EQ((*served.journal().note(11))->bytes, "a note");
-  }
+  expect_accepted(kAcknowledged, {11});
   expect_serves(kAcknowledged);
 }
 
